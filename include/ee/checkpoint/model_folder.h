@@ -1,0 +1,79 @@
+// A model on disk: a Hugging Face folder, with or without ee_config.json and exits.safetensors. Opening reads
+// headers only; loading reads the slices asked for. Anything missing, extra, truncated or misshaped is a
+// UserError naming it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ee/config/exit_spec.h"
+#include "ee/config/model_config.h"
+#include "ee/config/tune_options.h"
+#include "ee/exits/exit_head.h"
+#include "ee/model/backbone.h"
+
+namespace ee::checkpoint {
+
+class TensorFiles;  // the safetensors files of a folder as one map from name to bytes
+
+class ModelFolder {
+ public:
+  // Checks config.json, the safetensors headers against the tensor table, and, when there are exits,
+  // ee_config.json, exits.safetensors' header and the backbone's fingerprint.
+  static ModelFolder open(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return path_; }
+  const config::ModelConfig& config() const { return config_; }
+  bool has_exits() const { return exits_.has_value(); }
+  const config::ExitsConfig& exits() const;  // UserError "has no exits; attach some with ee-convert attach"
+  const TensorFiles& backbone_files() const { return *backbone_files_; }
+  const TensorFiles& exit_files() const { return *exit_files_; }  // only with exits
+
+ private:
+  std::filesystem::path path_;
+  config::ModelConfig config_;
+  std::optional<config::ExitsConfig> exits_;
+  std::shared_ptr<TensorFiles> backbone_files_, exit_files_;
+};
+
+struct LoadOptions {
+  at::Device device = at::kCPU;
+  config::Precision precision = config::Precision::stored;  // f16 files compute in f32 on CPU
+  int64_t layers = -1;                                      // layers 1..layers; -1: all
+  int64_t max_positions = 0;  // length of the RoPE table; 0: the model's max_positions
+};
+
+// Layers 1..options.layers, embedding, final norm and head. Tensors are copies: the folder may be closed
+// after.
+model::Backbone load_backbone(const ModelFolder& folder, const LoadOptions& options);
+
+// The exits at `layers` (empty: all), in ascending order, their own tensors in `dtype`, shared ones bound to
+// the backbone.
+std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::Backbone& backbone,
+                                        const std::vector<int64_t>& layers, at::ScalarType dtype);
+
+// The dtype a Precision means for this folder on this device.
+at::ScalarType compute_dtype(const ModelFolder& folder, config::Precision precision, at::Device device);
+
+// XXH3-128 over every tensor's name, dtype and shape, and up to 4 KiB from the start, middle and end of its
+// bytes: cheap enough for every load, and another fine-tune of the same model never matches.
+std::string fingerprint(const TensorFiles& backbone_files);
+
+// Writes `exits` as exits.safetensors (dtype `stored`) and ee_config.json into `folder` (a folder in the
+// making).
+void write_exits(const std::filesystem::path& folder, const config::ModelConfig& config,
+                 std::vector<exits::ExitHead>& exits, const std::string& backbone_fingerprint,
+                 at::ScalarType stored);
+
+// A complete new model folder: `source`'s backbone, tokenizer and other files linked or copied byte for byte,
+// plus the exits. Appears complete or not at all; UserError if `target` exists.
+void write_model_folder(const ModelFolder& source, std::vector<exits::ExitHead>& exits,
+                        const std::filesystem::path& target, at::ScalarType stored);
+
+}  // namespace ee::checkpoint

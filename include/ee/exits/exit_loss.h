@@ -1,0 +1,26 @@
+// One exit's loss and gradient on one micro-batch, and the statistics of an exit against the final layer.
+#pragma once
+
+#include "ee/config/tune_options.h"
+#include "ee/exits/exit_head.h"
+#include "ee/kernels/linear_cross_entropy.h"
+
+namespace ee::exits {
+
+struct ExitLossOptions {
+  config::TokenWeights token_weights = config::TokenWeights::uniform;
+  double gradient_filter = 0.0;
+  double scale = 1.0;  // exit weight / number of micro-batches a step
+};
+
+// Runs the exit forward and backward on `input` (no gradient goes into it): adds to the .grad of the exit's
+// parameters d(scale * mean over tokens of [token weight *] cross entropy). Everything but the gradients is
+// freed on return. targets [batch, seq] i64. Returns the unscaled mean loss.
+double accumulate_exit_gradient(const model::Backbone& backbone, ExitHead& exit, const ExitInput& input,
+                                const at::Tensor& targets, const ExitLossOptions& options);
+
+// No gradient: per-token loss, confidence and argmax of the exit.
+kernels::TokenStats exit_stats(const model::Backbone& backbone, const ExitHead& exit, const ExitInput& input,
+                               const at::Tensor& targets);
+
+}  // namespace ee::exits

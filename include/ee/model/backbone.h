@@ -1,0 +1,102 @@
+// The frozen decoder: weights, one layer's forward pass, and the walk over layers that exits listen to.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "ee/config/model_config.h"
+
+namespace ee::model {
+
+// y = x W^T + b. weight [out, in]; bias [out] or undefined.
+struct Linear {
+  at::Tensor weight, bias;
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+struct AttentionWeights {
+  Linear q;  // [heads * head_dim, hidden]
+  Linear k;  // [kv_heads * head_dim, hidden]
+  Linear v;  // [kv_heads * head_dim, hidden]
+  Linear o;  // [hidden, heads * head_dim]
+};
+
+struct MlpWeights {
+  Linear gate;  // [intermediate, hidden]
+  Linear up;    // [intermediate, hidden]
+  Linear down;  // [hidden, intermediate]
+};
+
+struct LayerWeights {
+  at::Tensor input_norm;           // [hidden]
+  at::Tensor post_attention_norm;  // [hidden]
+  AttentionWeights attention;
+  MlpWeights mlp;
+};
+
+// Keys and values of one layer for one batch of sequences, allocated once for `capacity` positions.
+struct LayerCache {
+  at::Tensor k;  // [batch, kv_heads, capacity, head_dim], after RoPE
+  at::Tensor v;  // [batch, kv_heads, capacity, head_dim]
+  int64_t length = 0;
+
+  static LayerCache allocate(const config::ModelConfig& config, int64_t batch, int64_t capacity,
+                             const at::TensorOptions& options);
+};
+
+// cos and sin of every position up to a length; f32, computed once per model (linear and llama3 scaling
+// included).
+struct RopeTable {
+  at::Tensor cos, sin;  // [positions, head_dim], f32
+
+  RopeTable() = default;
+  RopeTable(const config::ModelConfig& config, int64_t positions, at::Device device);
+};
+
+// What one layer computes on the way; all [batch, seq, hidden].
+struct LayerTrace {
+  at::Tensor post_attention;  // residual stream between attention and MLP
+  at::Tensor mlp_input;       // post_attention after its norm
+  at::Tensor output;          // residual stream behind the layer
+};
+
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+// SwiGLU: down(silu(gate(x)) * up(x)).
+at::Tensor mlp(const MlpWeights& weights, const at::Tensor& x);
+
+// One decoder layer on x [batch, seq, hidden]. Without a cache the rows are positions 0..seq-1. With a cache
+// they are positions cache->length .. +seq-1, attend to everything cached before them, and are appended to
+// it.
+LayerTrace decoder_layer(const config::ModelConfig& config, const LayerWeights& weights, const at::Tensor& x,
+                         const RopeTable& rope, LayerCache* cache = nullptr);
+
+// A consecutive range of layers of a model. Immutable after loading; every tensor on one device in one dtype.
+struct Backbone {
+  config::ModelConfig config;
+  at::Tensor embedding;              // [vocab, hidden]
+  std::vector<LayerWeights> layers;  // layers 1..layers.size(); may be fewer than config.layers
+  at::Tensor final_norm;             // [hidden]
+  at::Tensor head;                   // [vocab, hidden]; the embedding itself when tied
+  RopeTable rope;
+
+  const LayerWeights& layer(int64_t number) const {
+    return layers.at(static_cast<size_t>(number - 1));
+  }  // 1-based
+  at::TensorOptions options() const { return embedding.options(); }
+  at::Tensor embed(const at::Tensor& tokens) const;  // [batch, seq] i64 -> [batch, seq, hidden]
+};
+
+// Called once per depth, in order: depth 0 (only `output` defined: the embedding), then 1, 2, ...
+using LayerListener = std::function<void(int64_t depth, const LayerTrace& trace)>;
+
+// Runs layers 1..depth on tokens [batch, seq] without a KV cache and without autograd. Returns the residual
+// stream behind the last one, [batch, seq, hidden]. What the listener keeps alive is the only memory beyond
+// one layer's.
+at::Tensor run_layers(const Backbone& backbone, const at::Tensor& tokens, int64_t depth,
+                      const LayerListener& listener);
+
+}  // namespace ee::model

@@ -1,0 +1,38 @@
+// Every tensor of a model: Hugging Face name, shape. One table serves loading, verifying, counting and
+// exporting.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ee/model/backbone.h"
+
+namespace ee::model {
+
+struct TensorEntry {
+  std::string name;  // "model.layers.0.self_attn.q_proj.weight"
+  std::vector<int64_t> shape;
+  int64_t layer = 0;  // 1-based, or 0 for embedding, final norm and head
+};
+
+// In the order of the forward pass. A tied head has no entry of its own.
+std::vector<TensorEntry> tensor_table(const config::ModelConfig& config);
+
+// The tensors of one decoder layer below `prefix` ("model.layers.3." or "exits.10.layer."), each with the
+// member that holds it; `visit` fills or reads it.
+using TensorVisitor =
+    std::function<void(const std::string& name, const std::vector<int64_t>& shape, at::Tensor& member)>;
+void visit_layer(const config::ModelConfig& config, const std::string& prefix, LayerWeights& weights,
+                 const TensorVisitor& visit);
+void visit_mlp(const config::ModelConfig& config, const std::string& prefix, MlpWeights& weights,
+               const TensorVisitor& visit);
+
+// The whole backbone with its layers 1..backbone.layers.size(); backbone.config and the number of layers must
+// be set.
+void visit_backbone(Backbone& backbone, const TensorVisitor& visit);
+
+}  // namespace ee::model

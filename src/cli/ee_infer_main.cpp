@@ -1,0 +1,5 @@
+#include "ee/base/program.h"
+
+int main() {
+  return ee::base::run_program("ee-infer", [] { return 0; });
+}

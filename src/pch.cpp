@@ -1,0 +1,1 @@
+// Exists to compile pch.h once; every room that sees tensors reuses the result.
