@@ -45,6 +45,8 @@ struct LayerCache {
 
   static LayerCache allocate(const config::ModelConfig& config, int64_t batch, int64_t capacity,
                              const at::TensorOptions& options);
+  // Copies new_k and new_v [batch, kv_heads, seq, head_dim] behind what is there.
+  void append(const at::Tensor& new_k, const at::Tensor& new_v);
 };
 
 // cos and sin of every position up to a length; f32, computed once per model (linear and llama3 scaling

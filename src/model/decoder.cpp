@@ -1,0 +1,110 @@
+#include <ATen/ops/tril.h>
+
+#include "ee/model/backbone.h"
+#include "pointwise.h"
+
+namespace ee::model {
+namespace {
+
+// Row i of `seq` new rows is position past + i and sees keys 0..past+i. [seq, past + seq] bool.
+at::Tensor visible_keys(int64_t seq, int64_t past, at::Device device) {
+  return at::ones({seq, past + seq}, at::TensorOptions(at::kBool).device(device)).tril(past);
+}
+
+// Attention of all rows to themselves and those before: q [batch, heads, seq, head_dim], k and v
+// [batch, kv_heads, seq, head_dim] -> [batch, heads, seq, head_dim].
+at::Tensor attend_from_start(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const bool grouped = q.size(1) != k.size(1);
+  return at::scaled_dot_product_attention(q, k, v, /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true,
+                                          /*scale=*/{}, grouped);
+}
+
+// Attention to a cache. Query heads that share a key head become rows of it, so the cache is never expanded.
+// q [batch, heads, seq, head_dim], k and v [batch, kv_heads, past + seq, head_dim].
+at::Tensor attend_to_cache(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  const int64_t batch = q.size(0), heads = q.size(1), seq = q.size(2), head_dim = q.size(3);
+  const int64_t kv_heads = k.size(1), group = heads / kv_heads;
+  std::optional<at::Tensor> mask;
+  if (seq > 1) {
+    mask = visible_keys(seq, k.size(2) - seq, q.device()).repeat({group, 1});  // [group * seq, past + seq]
+  }
+  const at::Tensor rows = q.reshape({batch, kv_heads, group * seq, head_dim});
+  return at::scaled_dot_product_attention(rows, k, v, mask).reshape({batch, heads, seq, head_dim});
+}
+
+// x [batch, seq, hidden] -> [batch, seq, hidden].
+at::Tensor attention(const config::ModelConfig& config, const AttentionWeights& weights, const at::Tensor& x,
+                     const RopeTable& rope, LayerCache* cache) {
+  const int64_t batch = x.size(0), seq = x.size(1);
+  const int64_t past = cache ? cache->length : 0;
+  EE_CHECK(past + seq <= rope.cos.size(0), "positions {}..{} but the RoPE table has {}", past, past + seq - 1,
+           rope.cos.size(0));
+  const at::Tensor cos = rope.cos.narrow(0, past, seq), sin = rope.sin.narrow(0, past, seq);
+  const auto heads_of = [&](const at::Tensor& t) { return t.view({batch, seq, -1, config.head_dim}); };
+  const at::Tensor q = rotate(heads_of(weights.q(x)), cos, sin).transpose(1, 2);
+  at::Tensor k = rotate(heads_of(weights.k(x)), cos, sin).transpose(1, 2);
+  at::Tensor v = heads_of(weights.v(x)).transpose(1, 2);
+  if (cache) {
+    cache->append(k, v);
+    k = cache->k.narrow(2, 0, cache->length);
+    v = cache->v.narrow(2, 0, cache->length);
+  }
+  const at::Tensor mixed = past == 0 ? attend_from_start(q, k, v) : attend_to_cache(q, k, v);
+  return weights.o(mixed.transpose(1, 2).reshape({batch, seq, config.heads * config.head_dim}));
+}
+
+}  // namespace
+
+at::Tensor Linear::operator()(const at::Tensor& x) const {
+  return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
+}
+
+LayerCache LayerCache::allocate(const config::ModelConfig& config, int64_t batch, int64_t capacity,
+                                const at::TensorOptions& options) {
+  const std::vector<int64_t> shape = {batch, config.kv_heads, capacity, config.head_dim};
+  return {.k = at::empty(shape, options), .v = at::empty(shape, options)};
+}
+
+void LayerCache::append(const at::Tensor& new_k, const at::Tensor& new_v) {
+  const int64_t seq = new_k.size(2);
+  EE_CHECK(length + seq <= k.size(2), "KV cache of {} positions holds {}, {} more do not fit", k.size(2),
+           length, seq);
+  k.narrow(2, length, seq).copy_(new_k);
+  v.narrow(2, length, seq).copy_(new_v);
+  length += seq;
+}
+
+at::Tensor mlp(const MlpWeights& weights, const at::Tensor& x) {
+  return weights.down(silu_times(weights.gate(x), weights.up(x)));
+}
+
+LayerTrace decoder_layer(const config::ModelConfig& config, const LayerWeights& weights, const at::Tensor& x,
+                         const RopeTable& rope, LayerCache* cache) {
+  LayerTrace trace;
+  const at::Tensor normed = rms_norm(x, weights.input_norm, config.rms_norm_eps);
+  trace.post_attention = add_residual(attention(config, weights.attention, normed, rope, cache), x);
+  trace.mlp_input = rms_norm(trace.post_attention, weights.post_attention_norm, config.rms_norm_eps);
+  trace.output = add_residual(mlp(weights.mlp, trace.mlp_input), trace.post_attention);
+  return trace;
+}
+
+at::Tensor Backbone::embed(const at::Tensor& tokens) const { return at::embedding(embedding, tokens); }
+
+at::Tensor run_layers(const Backbone& backbone, const at::Tensor& tokens, int64_t depth,
+                      const LayerListener& listener) {
+  EE_CHECK(depth <= static_cast<int64_t>(backbone.layers.size()), "depth {} of {} loaded layers", depth,
+           backbone.layers.size());
+  const c10::AutoGradMode no_grad(false);
+  at::Tensor hidden = backbone.embed(tokens);
+  LayerTrace start;
+  start.output = hidden;
+  listener(0, start);
+  for (int64_t number = 1; number <= depth; ++number) {
+    LayerTrace trace = decoder_layer(backbone.config, backbone.layer(number), hidden, backbone.rope);
+    listener(number, trace);
+    hidden = std::move(trace.output);
+  }
+  return hidden;
+}
+
+}  // namespace ee::model
