@@ -1,0 +1,120 @@
+#include "ee/base/file.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <fstream>
+
+#include "ee/base/error.h"
+
+namespace ee::base {
+namespace {
+namespace fs = std::filesystem;
+
+class FileTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ =
+        fs::path(::testing::TempDir()) / ::testing::UnitTest::GetInstance()->current_test_info()->name();
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::vector<std::string> names() const {
+    std::vector<std::string> result;
+    for (const auto& entry : fs::directory_iterator(folder_)) result.push_back(entry.path().filename());
+    return result;
+  }
+
+  fs::path folder_;
+};
+
+// Makes every write beyond `bytes` fail, as a full disk does.
+class SmallDisk {
+ public:
+  explicit SmallDisk(rlim_t bytes) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~SmallDisk() { ::setrlimit(RLIMIT_FSIZE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(FileTest, WriteThenReadGivesTheSameBytes) {
+  const std::string bytes("a\0b\n", 4);
+  write_file_atomically(folder_ / "x", bytes);
+  EXPECT_EQ(read_text_file(folder_ / "x"), bytes);
+  EXPECT_EQ(names(), std::vector<std::string>{"x"});
+}
+
+TEST_F(FileTest, FullDiskKeepsTheOldFile) {
+  write_file_atomically(folder_ / "x", "old");
+  {
+    SmallDisk disk(100);
+    EXPECT_THROW(write_file_atomically(folder_ / "x", std::string(1000, 'n')), UserError);
+  }
+  EXPECT_EQ(read_text_file(folder_ / "x"), "old");
+  EXPECT_EQ(names(), std::vector<std::string>{"x"});
+}
+
+TEST_F(FileTest, MissingFileIsNamed) {
+  try {
+    read_text_file(folder_ / "absent.json");
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_NE(std::string(error.what()).find("absent.json"), std::string::npos);
+  }
+  EXPECT_THROW(MappedFile(folder_ / "absent"), UserError);
+  EXPECT_THROW(MappedFile{folder_}, UserError);
+}
+
+TEST_F(FileTest, MappedFileSeesTheBytesAndMoves) {
+  write_file_atomically(folder_ / "x", "hello");
+  MappedFile first(folder_ / "x");
+  MappedFile second(std::move(first));
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(second.bytes().data()), second.bytes().size()),
+            "hello");
+  write_file_atomically(folder_ / "empty", "");
+  EXPECT_TRUE(MappedFile(folder_ / "empty").bytes().empty());
+}
+
+TEST_F(FileTest, AtomicDirectoryAppearsOnlyOnCommit) {
+  {
+    AtomicDirectory directory(folder_ / "out");
+    write_file_atomically(directory.path() / "a", "1");
+    EXPECT_FALSE(fs::exists(folder_ / "out"));
+    directory.commit();
+  }
+  EXPECT_EQ(read_text_file(folder_ / "out/a"), "1");
+  EXPECT_EQ(names(), std::vector<std::string>{"out"});
+}
+
+TEST_F(FileTest, AtomicDirectoryLeavesNothingBehindOnFailure) {
+  {
+    AtomicDirectory directory(folder_ / "deep/er/out/");
+    write_file_atomically(directory.path() / "a", "1");
+  }
+  EXPECT_TRUE(fs::is_empty(folder_ / "deep/er"));
+}
+
+TEST_F(FileTest, AtomicDirectoryRefusesAnExistingTarget) {
+  fs::create_directory(folder_ / "out");
+  EXPECT_THROW(AtomicDirectory(folder_ / "out"), UserError);
+  EXPECT_THROW(AtomicDirectory(folder_ / "out/"), UserError);
+}
+
+TEST_F(FileTest, LinkOrCopySharesTheBytes) {
+  write_file_atomically(folder_ / "x", "hello");
+  link_or_copy(folder_ / "x", folder_ / "y");
+  EXPECT_EQ(read_text_file(folder_ / "y"), "hello");
+  EXPECT_EQ(fs::hard_link_count(folder_ / "x"), 2u);
+}
+
+}  // namespace
+}  // namespace ee::base
