@@ -1,0 +1,90 @@
+#include "ee/exits/exit_head.h"
+
+#include <fmt/format.h>
+
+namespace ee::exits {
+namespace {
+
+// The branch's weights in the dtype of the activations: masters are f32 while the backbone may run in bf16.
+// The cast is recorded by autograd, so gradients arrive at the masters in f32.
+template <typename Weights>
+Weights in_dtype(const config::ModelConfig& config, const Weights& weights, at::ScalarType dtype) {
+  Weights cast = weights;
+  const auto to_dtype = [dtype](const std::string&, const std::vector<int64_t>&, at::Tensor& member) {
+    member = member.to(dtype);
+  };
+  if constexpr (std::is_same_v<Weights, model::LayerWeights>) {
+    model::visit_layer(config, "", cast, to_dtype);
+  } else {
+    model::visit_mlp(config, "", cast, to_dtype);
+  }
+  return cast;
+}
+
+}  // namespace
+
+ExitInput exit_input(const config::ExitSpec& spec, const model::LayerTrace& trace) {
+  if (spec.kind == config::ExitKind::mlp) {
+    return {.hidden = trace.post_attention, .mlp_input = trace.mlp_input};
+  }
+  return {.hidden = trace.output, .mlp_input = {}};
+}
+
+at::Tensor ExitHead::forward(const model::Backbone& backbone, const ExitInput& input,
+                             model::LayerCache* cache) const {
+  const config::ModelConfig& config = backbone.config;
+  const at::ScalarType dtype = input.hidden.scalar_type();
+  at::Tensor hidden = input.hidden;
+  if (spec.kind == config::ExitKind::mlp) {
+    hidden = hidden.add(model::mlp(in_dtype(config, mlp, dtype), input.mlp_input));
+  } else if (spec.kind == config::ExitKind::layer) {
+    hidden =
+        model::decoder_layer(config, in_dtype(config, layer, dtype), hidden, backbone.rope, cache).output;
+  }
+  return norm.defined() ? model::rms_norm(hidden, norm.to(dtype), config.rms_norm_eps) : hidden;
+}
+
+at::Tensor ExitHead::logits(const at::Tensor& exit_hidden) const {
+  const at::Tensor logits = at::linear(exit_hidden, head.to(exit_hidden.scalar_type())).to(at::kFloat);
+  return spec.temperature == 1.0 ? logits : logits.div(spec.temperature);
+}
+
+void visit_exit(const config::ModelConfig& config, ExitHead& exit, const model::TensorVisitor& visit) {
+  const std::string prefix = fmt::format("exits.{}.", exit.spec.layer);
+  if (exit.spec.kind == config::ExitKind::mlp) {
+    model::visit_mlp(config, prefix + "mlp.", exit.mlp, visit);
+  } else if (exit.spec.kind == config::ExitKind::layer) {
+    model::visit_layer(config, prefix + "layer.", exit.layer, visit);
+  }
+  if (exit.spec.norm == config::NormKind::own) {
+    visit(prefix + "norm.weight", {config.hidden_size}, exit.norm);
+  }
+  if (exit.spec.head == config::HeadKind::own) {
+    visit(prefix + "head.weight", {config.vocab_size, config.hidden_size}, exit.head);
+  }
+}
+
+int64_t parameter_count(const config::ModelConfig& config, const config::ExitSpec& spec) {
+  ExitHead empty;
+  empty.spec = spec;
+  int64_t count = 0;
+  visit_exit(config, empty, [&](const std::string&, const std::vector<int64_t>& shape, at::Tensor&) {
+    int64_t elements = 1;
+    for (const int64_t size : shape) {
+      elements *= size;
+    }
+    count += elements;
+  });
+  return count;
+}
+
+void bind_shared(ExitHead& exit, const model::Backbone& backbone) {
+  if (exit.spec.norm == config::NormKind::shared) {
+    exit.norm = backbone.final_norm;
+  }
+  if (exit.spec.head == config::HeadKind::shared) {
+    exit.head = backbone.head;
+  }
+}
+
+}  // namespace ee::exits
