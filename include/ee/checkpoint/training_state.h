@@ -1,0 +1,59 @@
+// Checkpoints of a tuning run, to resume from: ROOT/step-N/ with
+//   exits.safetensors      the exits' f32 master weights
+//   optimizer.safetensors  f32 moments, named after their parameters
+//   state.json             TrainingState
+//   manifest.json          byte count and XXH3 checksum of each file above; written last
+// A folder is filled under a temporary name, synced and renamed: a run killed at any moment leaves only
+// complete step-N folders (and perhaps a hidden temporary one, which prune_training_states removes).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+
+namespace ee::checkpoint {
+
+using NamedTensors = std::map<std::string, at::Tensor>;
+
+struct TrainingState {
+  int64_t step = 0;                       // optimizer steps that are done
+  int64_t samples_consumed = 0;           // training sequences that are done: the data cursor
+  std::string rng;                        // whatever the trainer needs to continue its random numbers
+  std::string config_echo;                // the options of the run, as JSON text
+  std::string model_fingerprint;          // of the backbone
+  std::optional<double> metric;           // held-out loss at this step, if evaluated: what keep_best goes by
+  std::optional<double> best_metric;      // the lowest one of the run so far
+  std::map<std::string, double> metrics;  // anything else that must survive a stop; finite numbers
+
+  bool operator==(const TrainingState&) const = default;
+};
+
+struct TrainingCheckpoint {
+  TrainingState state;
+  NamedTensors exits;      // f32, on the CPU
+  NamedTensors optimizer;  // f32, on the CPU
+};
+
+// Writes root/step-<state.step> and returns its path when everything is on the disk. Tensors must be f32, on
+// any device. A folder of the same step is replaced. UserError (disk full, ...) leaves what was there before.
+std::filesystem::path save_training_state(const std::filesystem::path& root,
+                                          const TrainingCheckpoint& checkpoint);
+
+// The newest complete checkpoint in `root`, or nothing. Folders without a manifest, with missing files or
+// wrong checksums are passed over after `warn` was told which and why.
+std::optional<std::filesystem::path> find_latest_training_state(
+    const std::filesystem::path& root, const std::function<void(const std::string&)>& warn);
+
+// UserError: not a complete checkpoint (files missing, truncated, altered).
+TrainingCheckpoint load_training_state(const std::filesystem::path& folder);
+
+// Removes all but the `keep_last` newest and, with keep_best, the one with the lowest metric; also what a
+// killed run left half-written. To be called by the only writer of `root`.
+void prune_training_states(const std::filesystem::path& root, int64_t keep_last, bool keep_best);
+
+}  // namespace ee::checkpoint
