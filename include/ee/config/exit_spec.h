@@ -1,11 +1,14 @@
 // What an early exit is (EE-LLM section 3, EE-Tuning section 3.1), and ee_config.json.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "ee/config/declare.h"
 
 namespace ee::config {
 
@@ -21,6 +24,25 @@ enum class HeadKind { own, shared };        // output embedding: copied and trai
 enum class NormKind { none, own, shared };  // norm in front of the output embedding
 enum class InitKind { copy, random };  // random: normal 0.02, output projections scaled by 1/sqrt(2*layer)
 
+constexpr std::array<EnumName<ExitKind>, 4> enum_names(ExitKind) {
+  return {{{ExitKind::embedding, "embedding"},
+           {ExitKind::norm, "norm"},
+           {ExitKind::mlp, "mlp"},
+           {ExitKind::layer, "layer"}}};
+}
+constexpr std::array<EnumName<ExitPosition>, 2> enum_names(ExitPosition) {
+  return {{{ExitPosition::after, "after"}, {ExitPosition::before, "before"}}};
+}
+constexpr std::array<EnumName<HeadKind>, 2> enum_names(HeadKind) {
+  return {{{HeadKind::own, "own"}, {HeadKind::shared, "shared"}}};
+}
+constexpr std::array<EnumName<NormKind>, 3> enum_names(NormKind) {
+  return {{{NormKind::none, "none"}, {NormKind::own, "own"}, {NormKind::shared, "shared"}}};
+}
+constexpr std::array<EnumName<InitKind>, 2> enum_names(InitKind) {
+  return {{{InitKind::copy, "copy"}, {InitKind::random, "random"}}};
+}
+
 struct ExitSpec {
   int64_t layer = 0;  // 1-based; unique within a model
   ExitKind kind = ExitKind::mlp;
@@ -35,6 +57,18 @@ struct ExitSpec {
   int64_t depth() const { return position == ExitPosition::after ? layer : layer - 1; }
   bool operator==(const ExitSpec&) const = default;
 };
+
+template <typename Visitor>
+void visit(Visitor& v, ExitSpec& o) {
+  v(o.layer, "layer", "1-based backbone layer", Limits{.min = 1, .required = true});
+  v(o.kind, "kind", "what stands between the layer and the exit's norm");
+  v(o.position, "position", "of the exit relative to the layer");
+  v(o.head, "head", "output embedding: a trained copy, or the backbone's");
+  v(o.norm, "norm", "norm in front of the output embedding");
+  v(o.init, "init", "weights copied from the backbone, or random");
+  v(o.weight, "weight", "of this exit's loss", at_least(0));
+  v(o.temperature, "temperature", "divides the logits", more_than(0));
+}
 
 struct ExitsConfig {
   static constexpr int kFormatVersion = 1;
@@ -66,10 +100,12 @@ std::vector<int64_t> parse_layers(std::string_view text, int64_t layers);
 // Absent keys take ExitSpec's defaults. All problems in one UserError.
 std::vector<ExitSpec> read_exit_specs(const std::filesystem::path& file, int64_t layers);
 
-// Range, duplicates, mlp with position before, non-positive temperature, negative weight. Sorts by layer.
+// Sorts by layer. One UserError with everything that is wrong: no exits, layer out of range or twice, mlp
+// with position before, norm without a norm, non-positive temperature, negative weight.
 void validate_exits(std::vector<ExitSpec>& exits, int64_t layers, std::string_view origin);
 
-// ee_config.json.
+// ee_config.json: {"format_version": 1, "backbone_fingerprint": "...", "exits": [every key of ExitSpec]}.
+// Reading back gives an equal config; another version or any problem is a UserError.
 std::string write_exits_config(const ExitsConfig& config);
 ExitsConfig read_exits_config(const std::filesystem::path& file, int64_t layers);
 

@@ -1,13 +1,15 @@
-// tune.json: every option of ee-tune, declared once. Reading, --set, --print-config, the reference in the
-// README, the echo in checkpoints and the check for unknown keys are visitors over the visit() functions
-// below.
+// tune.json: every option of ee-tune. The structs hold values and defaults; the visit() functions below them
+// declare each option once: name, meaning, limits. Reading, --set, --print-config, the reference in the
+// README, the echo in checkpoints and the checks are visitors over these declarations (see tune_config.h).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
+
+#include "ee/config/declare.h"
 
 namespace ee::config {
 
@@ -16,6 +18,25 @@ enum class TokenWeights { uniform, confidence };      // confidence: the exit's 
 enum class WeightShape { constant, linear, cosine };  // how a warm-up or cool-down of exit weights goes
 enum class DecayShape { constant, linear, cosine };
 enum class ClipMode { per_exit, global, none };
+
+constexpr std::array<EnumName<Precision>, 3> enum_names(Precision) {
+  return {{{Precision::stored, "stored"}, {Precision::f32, "f32"}, {Precision::bf16, "bf16"}}};
+}
+constexpr std::array<EnumName<TokenWeights>, 2> enum_names(TokenWeights) {
+  return {{{TokenWeights::uniform, "uniform"}, {TokenWeights::confidence, "confidence"}}};
+}
+constexpr std::array<EnumName<WeightShape>, 3> enum_names(WeightShape) {
+  return {{{WeightShape::constant, "constant"},
+           {WeightShape::linear, "linear"},
+           {WeightShape::cosine, "cosine"}}};
+}
+constexpr std::array<EnumName<DecayShape>, 3> enum_names(DecayShape) {
+  return {
+      {{DecayShape::constant, "constant"}, {DecayShape::linear, "linear"}, {DecayShape::cosine, "cosine"}}};
+}
+constexpr std::array<EnumName<ClipMode>, 3> enum_names(ClipMode) {
+  return {{{ClipMode::per_exit, "per_exit"}, {ClipMode::global, "global"}, {ClipMode::none, "none"}}};
+}
 
 struct ModelOptions {
   std::string path;
@@ -126,5 +147,128 @@ struct TuneOptions {
   LoggingOptions logging;
   bool operator==(const TuneOptions&) const = default;
 };
+
+// The declarations. A visitor has three calls:
+//   v(field, "key", "meaning", limits)        one option
+//   v.section(struct, "key", "meaning")       an object of options, declared by its own visit()
+//   v.list(vector<struct>, "key", "meaning")  a list of such objects
+
+template <typename Visitor>
+void visit(Visitor& v, ModelOptions& o) {
+  v(o.path, "path", "folder of a model with exits, as ee-convert attach writes it", required());
+  v(o.precision, "precision", "dtype of backbone and computation; stored: as the checkpoint has it");
+}
+
+template <typename Visitor>
+void visit(Visitor& v, DataOptions& o) {
+  v(o.train, "train", ".txt and .jsonl (key text) files, or folders of them", required());
+  v(o.validation, "validation", "held-out files or folders; empty: split off from train");
+  v(o.validation_fraction, "validation_fraction", "share of train that is held out when validation is empty",
+    below_one());
+  v(o.cache, "cache", "folder for tokenized data; empty: the output's name + .cache");
+  v(o.threads, "threads", "threads that tokenize; 0: all cores", at_least(0));
+  v(o.shuffle, "shuffle", "seeded shuffle of the sequences in each epoch");
+}
+
+template <typename Visitor>
+void visit(Visitor& v, ExitOverride& o) {
+  v(o.layer, "layer", "exit that the override is for", at_least(1));
+  v(o.weight, "weight", "loss weight in place of the checkpoint's", at_least(0));
+  v(o.temperature, "temperature", "temperature in place of the checkpoint's", more_than(0));
+}
+
+template <typename Visitor>
+void visit(Visitor& v, WeightScheduleOptions& o) {
+  v(o.shape, "shape", "course of warm-up and cool-down; constant: weights do not change");
+  v(o.warmup_fraction, "warmup_fraction",
+    "share of the steps in which weights rise from initial to 1 x weight", fraction());
+  v(o.cooldown_fraction, "cooldown_fraction",
+    "share of the steps, at the end, in which weights fall to final", fraction());
+  v(o.initial, "initial", "factor of the weights at the first step of a warm-up", at_least(0));
+  v(o.final, "final", "factor of the weights at the last step of a cool-down", at_least(0));
+}
+
+template <typename Visitor>
+void visit(Visitor& v, ExitsOptions& o) {
+  v(o.train, "train", "layers of the exits to train; empty: all", at_least(1));
+  v.list(o.overrides, "overrides", "values that replace the checkpoint's for this run and in its result");
+  v(o.token_weights, "token_weights",
+    "confidence: each token's loss counts by the exit's own top probability (dynamic token weighting)");
+  v(o.gradient_filter, "gradient_filter",
+    "softmax gradients below this are dropped, which saves most of the backward pass; 0: exact", below_one());
+  v.section(o.weight_schedule, "weight_schedule", "exit weights that change during training");
+}
+
+template <typename Visitor>
+void visit(Visitor& v, OptimizerOptions& o) {
+  v(o.lr, "lr", "peak learning rate of AdamW", more_than(0));
+  v(o.beta1, "beta1", "decay of the gradient's running mean", below_one());
+  v(o.beta2, "beta2", "decay of the squared gradient's running mean", below_one());
+  v(o.eps, "eps", "added to the root of the second moment", more_than(0));
+  v(o.weight_decay, "weight_decay", "decoupled weight decay of matrices (norm weights have none)",
+    at_least(0));
+  v(o.clip, "clip", "gradient norm that is limited: of each exit alone, of all exits together, or none");
+  v(o.clip_norm, "clip_norm", "limit of that gradient norm", more_than(0));
+}
+
+template <typename Visitor>
+void visit(Visitor& v, ScheduleOptions& o) {
+  v(o.warmup_steps, "warmup_steps", "steps in which the learning rate rises from 0", at_least(0));
+  v(o.warmup_fraction, "warmup_fraction", "the same as a share of all steps, in place of warmup_steps",
+    fraction());
+  v(o.decay, "decay", "course of the learning rate after the warm-up");
+  v(o.min_lr, "min_lr", "learning rate at the last step of a decay", at_least(0));
+}
+
+template <typename Visitor>
+void visit(Visitor& v, BatchOptions& o) {
+  v(o.sequence_length, "sequence_length", "tokens in a sequence", at_least(2));
+  v(o.micro_batch, "micro_batch", "sequences that are computed at a time", at_least(1));
+  v(o.global_batch, "global_batch", "sequences a step; a multiple of micro_batch", at_least(1));
+}
+
+template <typename Visitor>
+void visit(Visitor& v, CheckpointOptions& o) {
+  v(o.directory, "directory", "folder of the checkpoints; empty: the output's name + .checkpoints");
+  v(o.every_steps, "every_steps", "steps between checkpoints; 0: by time alone", at_least(0));
+  v(o.every_minutes, "every_minutes", "minutes between checkpoints; 0: by steps alone", at_least(0));
+  v(o.keep_last, "keep_last", "newest checkpoints that are kept", at_least(1));
+  v(o.keep_best, "keep_best", "also keep the checkpoint with the lowest held-out loss");
+}
+
+template <typename Visitor>
+void visit(Visitor& v, EvaluationOptions& o) {
+  v(o.every_steps, "every_steps", "steps between evaluations on held-out data; 0: only at the end",
+    at_least(0));
+  v(o.sequences, "sequences", "held-out sequences in one evaluation", at_least(1));
+  v(o.at_start, "at_start", "evaluate before the first step, too");
+}
+
+template <typename Visitor>
+void visit(Visitor& v, LoggingOptions& o) {
+  v(o.every_steps, "every_steps", "steps between log lines", at_least(1));
+  v(o.directory, "directory", "folder of metrics.jsonl and event files; empty: the output's name + .logs");
+  v(o.tensorboard, "tensorboard", "write TensorBoard event files");
+}
+
+template <typename Visitor>
+void visit(Visitor& v, TuneOptions& o) {
+  v.section(o.model, "model", "what is tuned");
+  v(o.output, "output", "folder of the tuned model; must not exist", required());
+  v.section(o.data, "data", "text to tune on");
+  v.section(o.exits, "exits", "which exits are tuned, and their losses");
+  v.section(o.optimizer, "optimizer", "AdamW over the exits' own parameters");
+  v.section(o.schedule, "schedule", "learning rate over the steps");
+  v.section(o.batch, "batch", "tokens in a step");
+  v(o.steps, "steps", "length of the run in steps; give exactly one of steps, tokens, epochs", at_least(0));
+  v(o.tokens, "tokens", "length of the run in training tokens, rounded up to whole steps", at_least(0));
+  v(o.epochs, "epochs", "length of the run in passes over the training data", at_least(0));
+  v(o.seed, "seed", "of shuffling and of everything else that is random", at_least(0));
+  v(o.threads, "threads", "threads that compute; 0: all cores", at_least(0));
+  v(o.device, "device", "where to compute: cpu, cuda or cuda:N", required());
+  v.section(o.checkpoint, "checkpoint", "states to resume from");
+  v.section(o.evaluation, "evaluation", "loss, perplexity and agreement with the final layer");
+  v.section(o.logging, "logging", "what is written about the run");
+}
 
 }  // namespace ee::config

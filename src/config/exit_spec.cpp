@@ -1,0 +1,157 @@
+#include "ee/config/exit_spec.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+
+#include "ee/base/file.h"
+#include "option_visitors.h"
+
+namespace ee::config {
+
+namespace {
+
+template <typename Enum>
+Enum parse_name(std::string_view name, const char* what) {
+  Problems problems(what);
+  const auto value = read_enum<Enum>(name, "", problems);
+  problems.throw_if_any();
+  return *value;
+}
+
+// An exit as a file may spell it: the norm's default depends on the kind.
+std::vector<ExitSpec> read_exits(const Json& list, Problems& problems) {
+  std::vector<ExitSpec> exits;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const std::string path = fmt::format("exits[{}]", i);
+    ExitSpec spec;
+    if (!list[i].is_object()) {
+      problems.add(path, "expected object {...}, got " + describe(list[i]));
+    } else {
+      JsonReader(list[i], path + ".", {}, problems).read(spec);
+      if (spec.kind == ExitKind::embedding && !list[i].contains("norm")) spec.norm = NormKind::none;
+    }
+    exits.push_back(spec);
+  }
+  return exits;
+}
+
+void check_exit(const ExitSpec& spec, int64_t layers, const std::string& path, Problems& problems) {
+  ExitSpec visited = spec;
+  OptionChecker checker(path + ".", problems);
+  visit(checker, visited);
+  const auto expect = [&](bool holds, const char* key, const std::string& text) {
+    const std::string option = fmt::format("{}.{}", path, key);
+    if (!holds && !problems.mentions(option)) problems.add(option, text);
+  };
+  expect(spec.layer <= layers, "layer",
+         fmt::format("{} is out of range; the model has layers 1 to {}", spec.layer, layers));
+  expect(spec.kind != ExitKind::mlp || spec.position == ExitPosition::after, "position",
+         "an mlp exit is always after its layer");
+  expect(spec.kind != ExitKind::norm || spec.norm != NormKind::none, "norm",
+         "a norm exit has a norm; without one it is kind embedding");
+}
+
+// Checks in the order of the file, so that positions in messages are the reader's.
+void check_exits(const std::vector<ExitSpec>& exits, int64_t layers, Problems& problems) {
+  if (exits.empty() && !problems.mentions("exits")) problems.add("exits", "names no exit; give at least one");
+  std::map<int64_t, std::size_t> first;
+  for (std::size_t i = 0; i < exits.size(); ++i) {
+    const std::string path = fmt::format("exits[{}]", i);
+    check_exit(exits[i], layers, path, problems);
+    const auto [other, fresh] = first.emplace(exits[i].layer, i);
+    if (!fresh && !problems.mentions(path + ".layer"))
+      problems.add(path + ".layer", fmt::format("layer {} has an exit already, exits[{}]; one exit a layer",
+                                                exits[i].layer, other->second));
+  }
+}
+
+void sort_exits(std::vector<ExitSpec>& exits) {
+  std::sort(exits.begin(), exits.end(),
+            [](const ExitSpec& a, const ExitSpec& b) { return a.layer < b.layer; });
+}
+
+// The keys beside "exits"; the list itself goes to read_exits().
+struct ExitsHeader {
+  int64_t format_version = ExitsConfig::kFormatVersion;
+  std::string backbone_fingerprint;
+};
+
+template <typename Visitor>
+void visit(Visitor& v, ExitsHeader& o) {
+  v(o.format_version, "format_version", "of ee_config.json");
+  v(o.backbone_fingerprint, "backbone_fingerprint", "of the model that the exits were made for");
+}
+
+std::vector<ExitSpec> take_exits(Json& file, int64_t layers, Problems& problems) {
+  const auto found = file.find("exits");
+  const Json list = found == file.end() ? Json() : std::move(*found);
+  file.erase("exits");
+  if (!list.is_array())
+    problems.add("exits", list.is_null() ? "required, but missing" : "expected list, got " + describe(list));
+  std::vector<ExitSpec> exits = list.is_array() ? read_exits(list, problems) : std::vector<ExitSpec>{};
+  check_exits(exits, layers, problems);
+  sort_exits(exits);
+  return exits;
+}
+
+}  // namespace
+
+std::string_view to_string(ExitKind value) { return name_of(value); }
+std::string_view to_string(ExitPosition value) { return name_of(value); }
+std::string_view to_string(HeadKind value) { return name_of(value); }
+std::string_view to_string(NormKind value) { return name_of(value); }
+std::string_view to_string(InitKind value) { return name_of(value); }
+
+ExitKind parse_exit_kind(std::string_view name) { return parse_name<ExitKind>(name, "exit kind"); }
+ExitPosition parse_exit_position(std::string_view name) {
+  return parse_name<ExitPosition>(name, "exit position");
+}
+HeadKind parse_head_kind(std::string_view name) { return parse_name<HeadKind>(name, "exit head"); }
+NormKind parse_norm_kind(std::string_view name) { return parse_name<NormKind>(name, "exit norm"); }
+InitKind parse_init_kind(std::string_view name) { return parse_name<InitKind>(name, "exit init"); }
+
+std::vector<ExitSpec> read_exit_specs(const std::filesystem::path& file, int64_t layers) {
+  Json object = parse_object(base::read_text_file(file), file.string(), Comments::allowed);
+  Problems problems(file.string());
+  std::vector<ExitSpec> exits = take_exits(object, layers, problems);
+  for (const auto& [key, value] : object.items())
+    problems.add(key, "unknown key; this file has one key, exits");
+  problems.throw_if_any();
+  return exits;
+}
+
+void validate_exits(std::vector<ExitSpec>& exits, int64_t layers, std::string_view origin) {
+  Problems problems(origin);
+  check_exits(exits, layers, problems);
+  problems.throw_if_any();
+  sort_exits(exits);
+}
+
+std::string write_exits_config(const ExitsConfig& config) {
+  Json object = JsonWriter::write(ExitsHeader{.backbone_fingerprint = config.backbone_fingerprint});
+  object["exits"] = Json::array();
+  for (const auto& spec : config.exits) object["exits"].push_back(JsonWriter::write(spec));
+  return print(object);
+}
+
+ExitsConfig read_exits_config(const std::filesystem::path& file, int64_t layers) {
+  Json object = read_object(file);
+  const auto version = object.find("format_version");
+  if (version == object.end() || *version != ExitsConfig::kFormatVersion)
+    throw base::UserError(
+        "{}: format_version {} is unknown; this program reads version {}. Was the file written by a newer "
+        "one?",
+        file.string(), version == object.end() ? "(missing)" : describe(*version),
+        ExitsConfig::kFormatVersion);
+  Problems problems(file.string());
+  ExitsConfig config{.exits = take_exits(object, layers, problems), .backbone_fingerprint = ""};
+  ExitsHeader header;
+  JsonReader(object, "", {}, problems).read(header);
+  if (!object.contains("backbone_fingerprint")) problems.add("backbone_fingerprint", "required, but missing");
+  problems.throw_if_any();
+  config.backbone_fingerprint = header.backbone_fingerprint;
+  return config;
+}
+
+}  // namespace ee::config
