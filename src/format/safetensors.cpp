@@ -9,7 +9,7 @@
 
 #include "ee/base/error.h"
 #include "ee/base/text.h"
-#include "strict_json.h"
+#include "json_text.h"
 
 namespace ee::format {
 

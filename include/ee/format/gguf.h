@@ -62,13 +62,25 @@ class GgufFile {
   // T is one of GgufValue's alternatives. UserError names key and file: the key is absent (get only), or its
   // value has another type.
   template <typename T>
-  const T& get(const std::string& key) const;
+  const T& get(const std::string& key) const {
+    if (const T* value = find<T>(key)) return *value;
+    missing(key, GgufValue(T{}).index());
+  }
   template <typename T>
-  const T* find(const std::string& key) const;  // nullptr: absent
+  const T* find(const std::string& key) const {  // nullptr: absent
+    const auto found = metadata_.find(key);
+    if (found == metadata_.end()) return nullptr;
+    if (const T* value = std::get_if<T>(&found->second)) return value;
+    wrong_type(key, found->second.index(), GgufValue(T{}).index());
+  }
 
   const GgufTensor& at(const std::string& name) const;  // UserError: names tensor and file
 
  private:
+  // `found`, `expected`: indices of GgufValue's alternatives.
+  [[noreturn]] void wrong_type(const std::string& key, size_t found, size_t expected) const;
+  [[noreturn]] void missing(const std::string& key, size_t expected) const;
+
   base::MappedFile file_;
   std::map<std::string, GgufValue> metadata_;
   std::map<std::string, GgufTensor> tensors_;

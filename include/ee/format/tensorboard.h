@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "ee/base/file.h"
+
 namespace ee::format {
 
 // Writes `folder`/events.out.tfevents.<seconds>.<host>.<pid>.<n>: always a new file, so that a resumed run
@@ -15,22 +17,23 @@ class TensorBoardWriter {
  public:
   explicit TensorBoardWriter(
       const std::filesystem::path& folder);  // creates the folder; UserError if it cannot
-  ~TensorBoardWriter();
+  ~TensorBoardWriter();                      // flushes; a disk that refuses then is ignored
   TensorBoardWriter(const TensorBoardWriter&) = delete;
   TensorBoardWriter& operator=(const TensorBoardWriter&) = delete;
 
-  // Buffered. UserError names the file when the disk refuses.
-  void add_scalar(std::string_view tag, double value, int64_t step);  // stored as float32
-  void flush();  // hands the buffer to the operating system
+  void add_scalar(std::string_view tag, double value, int64_t step);  // stored as float32; buffered
+  // Hands the buffer to the operating system. UserError names the file when the disk refuses.
+  void flush();
 
   const std::filesystem::path& path() const { return path_; }
 
  private:
-  void add_event(std::string_view body);
-
   std::filesystem::path path_;
+  base::OutputFile file_;
   std::string buffer_;
-  int descriptor_ = -1;
 };
+
+// CRC-32C (Castagnoli): of "123456789" it is e3069283.
+uint32_t crc32c(std::string_view bytes);
 
 }  // namespace ee::format

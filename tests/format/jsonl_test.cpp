@@ -1,0 +1,93 @@
+#include "ee/format/jsonl.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "ee/base/error.h"
+#include "ee/base/file.h"
+#include "temp_folder.h"
+
+namespace ee::format {
+namespace {
+
+using ::testing::HasSubstr;
+using Json = nlohmann::json;
+
+TEST(JsonlReader, GivesOneValueALineAndPassesOverBlankOnes) {
+  std::istringstream in("{\"text\":\"a\\nb\"}\n\n \t\r\n[1]\r\n3");
+  JsonlReader reader(in, "lines");
+  Json value;
+  ASSERT_TRUE(reader.next(value));
+  EXPECT_EQ(value.at("text"), "a\nb");
+  ASSERT_TRUE(reader.next(value));
+  EXPECT_EQ(value, Json::array({1}));
+  EXPECT_EQ(reader.where(), "lines:4");
+  ASSERT_TRUE(reader.next(value));
+  EXPECT_EQ(value, 3);
+  EXPECT_FALSE(reader.next(value));
+  EXPECT_EQ(reader.bytes_read(), in.str().size());
+}
+
+TEST(JsonlReader, NamesFileAndLineOfBadJson) {
+  for (const char* bad : {"{", "{} {}", "\"\xff\"", "nan", "{'a':1}"}) {
+    std::istringstream in(std::string("{}\n") + bad + "\n");
+    JsonlReader reader(in, "data.jsonl");
+    Json value;
+    ASSERT_TRUE(reader.next(value));
+    try {
+      reader.next(value);
+      FAIL() << bad;
+    } catch (const base::UserError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("data.jsonl:2: not valid JSON")) << bad;
+    }
+  }
+}
+
+TEST(JsonlReader, RefusesAbsentFilesAndFolders) {
+  const TempFolder folder;
+  EXPECT_THROW(JsonlReader(folder / "absent"), base::UserError);
+  EXPECT_THROW(JsonlReader(folder.path()), base::UserError);
+}
+
+TEST(JsonlReader, FindsNothingInAnEmptyFile) {
+  std::istringstream in("");
+  Json value;
+  EXPECT_FALSE(JsonlReader(in, "empty").next(value));
+}
+
+TEST(JsonlWriter, AppendsAndEachLineIsThereAtOnce) {
+  const TempFolder folder;
+  const auto path = folder / "log.jsonl";
+  JsonlWriter first(path);
+  first.write({{"step", 1}});
+  EXPECT_EQ(base::read_text_file(path), "{\"step\":1}\n");
+  JsonlWriter second(path);
+  second.write({{"loss", std::numeric_limits<double>::quiet_NaN()}, {"text", "a\nb\xff"}});
+  EXPECT_EQ(base::read_text_file(path), "{\"step\":1}\n{\"loss\":null,\"text\":\"a\\nb\xef\xbf\xbd\"}\n");
+}
+
+TEST(JsonlWriter, KeepsApartFromHalfALineOfAKilledRun) {
+  const TempFolder folder;
+  const auto path = folder / "log.jsonl";
+  base::write_file_atomically(path, "{\"step\":1}\n{\"st");
+  JsonlWriter(path).write({{"step", 2}});
+  EXPECT_EQ(base::read_text_file(path), "{\"step\":1}\n{\"st\n{\"step\":2}\n");
+}
+
+TEST(JsonlWriter, NamesTheFileWhenTheDiskRefuses) {
+  const TempFolder folder;
+  EXPECT_THROW(JsonlWriter(folder / "absent" / std::string("log").c_str()), base::UserError);
+  try {
+    JsonlWriter("/dev/full").write(Json::object());
+    FAIL();
+  } catch (const base::UserError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("cannot write /dev/full"));
+  }
+}
+
+}  // namespace
+}  // namespace ee::format
