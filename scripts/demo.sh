@@ -25,10 +25,18 @@ say "1. attach exits after layers 10, 16 and 22"
 show ee-convert attach --model "$(smollm2_gguf)" --exit-layers 10,16,22 --kind mlp --head shared --init copy --output "$demo/exits"
 show ee-convert inspect "$demo/exits"
 
+# Every 40th file is kept for the evaluation.
+mkdir -p "$demo/train" "$demo/held-out"
+find "$text" -type f -size +2k | LC_ALL=C sort | awk '{print (NR % 40 ? "train" : "held-out") "\t" $0}' |
+  while IFS=$'\t' read -r part file; do
+    cp "$file" "$demo/$part/$(realpath --relative-to="$text" "$file" | tr / _)"
+  done
+
 say "2. tune them: measure the speed, then as many steps as fit into $minutes minutes"
-tune=(ee-tune --config configs/smollm2.json --set "data.train=[\"$text\"]" --set data.cache="$demo/tokens")
-"${tune[@]}" --set steps=4 --set output="$demo/speed" --set evaluation.at_start=false --set evaluation.sequences=1 --set logging.every_steps=1 >"$demo/speed.log" 2>&1 \
-  || { cat "$demo/speed.log"; exit 1; }
+tune=(ee-tune --config configs/smollm2.json --set model.path="$demo/exits" --set "data.train=[\"$demo/train\"]"
+  --set "data.validation=[\"$demo/held-out\"]" --set data.cache="$demo/tokens")
+"${tune[@]}" --set steps=4 --set output="$demo/speed" --set evaluation.at_start=false --set evaluation.sequences=1 \
+  --set logging.every_steps=1 >"$demo/speed.log" 2>&1 || { cat "$demo/speed.log"; exit 1; }
 steps=$(python3 - "$demo/speed.logs/metrics.jsonl" "$minutes" <<'PYTHON'
 import json, sys
 seconds = [row["seconds_per_step"] for row in map(json.loads, open(sys.argv[1])) if "seconds_per_step" in row]
@@ -37,9 +45,10 @@ PYTHON
 )
 show "${tune[@]}" --set steps="$steps" --set output="$demo/tuned"
 
-say "3. the exits before and after, on text that was not trained on"
-show ee-infer eval --model "$demo/exits" --data "$demo/held-out.txt"
-show ee-infer eval --model "$demo/tuned" --data "$demo/held-out.txt"
+say "3. the exits before and after, on files that were not trained on"
+for model in exits tuned; do
+  show ee-infer eval --model "$demo/$model" --data "$demo/held-out" --sequences 16
+done
 
 say "4. a chat, each token coloured by the exit that made it"
 for threshold in 1.0 0.6; do

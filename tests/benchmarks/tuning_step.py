@@ -27,7 +27,7 @@ def ours(number):
     output = work / f"tuned-{number}"
     settings = {
         "model.path": work / "exits", "output": output, "steps": steps, "logging.every_steps": 1,
-        "evaluation.at_start": "false", "evaluation.at_end": "false", "data.cache": work / "tokens",
+        "evaluation.at_start": "false", "evaluation.sequences": 1, "data.cache": work / "tokens",
     }
     run([root / "build/bin/ee-tune", "--config", root / "configs/smollm2.json",
          *(f"--set={key}={value}" for key, value in settings.items())])
