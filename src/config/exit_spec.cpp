@@ -1,7 +1,6 @@
 #include "ee/config/exit_spec.h"
 
 #include <algorithm>
-#include <limits>
 #include <map>
 
 #include "ee/base/file.h"

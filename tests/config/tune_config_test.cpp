@@ -102,6 +102,7 @@ TEST(TuneConfig, ReferenceTellsTypeLimitsDefaultAndMeaning) {
   for (const char* line :
        {"| `model.path` | text | `required` | folder of a model with exits",
         "| `data.train` | list of text | `required` |", "| `exits.overrides` | list of objects | `[]` |",
+        "| `exits.overrides[].layer` | integer >= 1 | `required` |",
         "| `exits.overrides[].weight` | number >= 0 | `none` |",
         "| `exits.weight_schedule.shape` | one of constant, linear, cosine | `\"constant\"` |",
         "| `optimizer.lr` | number > 0 | `0.0001` | peak learning rate of AdamW |",

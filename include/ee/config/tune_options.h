@@ -161,10 +161,10 @@ void visit(Visitor& v, ModelOptions& o) {
 
 template <typename Visitor>
 void visit(Visitor& v, DataOptions& o) {
-  v(o.train, "train", ".txt and .jsonl (key text) files, or folders of them", required());
+  v(o.train, "train", "text files, .jsonl files (key text of each line), or folders of them", required());
   v(o.validation, "validation", "held-out files or folders; empty: split off from train");
-  v(o.validation_fraction, "validation_fraction", "share of train that is held out when validation is empty",
-    below_one());
+  v(o.validation_fraction, "validation_fraction",
+    "share of train's tokens that is held out when validation is empty", below_one());
   v(o.cache, "cache", "folder for tokenized data; empty: the output's name + .cache");
   v(o.threads, "threads", "threads that tokenize; 0: all cores", at_least(0));
   v(o.shuffle, "shuffle", "seeded shuffle of the sequences in each epoch");
@@ -172,7 +172,7 @@ void visit(Visitor& v, DataOptions& o) {
 
 template <typename Visitor>
 void visit(Visitor& v, ExitOverride& o) {
-  v(o.layer, "layer", "exit that the override is for", at_least(1));
+  v(o.layer, "layer", "exit that the override is for", Limits{.min = 1, .required = true});
   v(o.weight, "weight", "loss weight in place of the checkpoint's", at_least(0));
   v(o.temperature, "temperature", "temperature in place of the checkpoint's", more_than(0));
 }
@@ -205,7 +205,7 @@ void visit(Visitor& v, OptimizerOptions& o) {
   v(o.beta1, "beta1", "decay of the gradient's running mean", below_one());
   v(o.beta2, "beta2", "decay of the squared gradient's running mean", below_one());
   v(o.eps, "eps", "added to the root of the second moment", more_than(0));
-  v(o.weight_decay, "weight_decay", "decoupled weight decay of matrices (norm weights have none)",
+  v(o.weight_decay, "weight_decay", "decoupled weight decay of matrices; norm weights and biases have none",
     at_least(0));
   v(o.clip, "clip", "gradient norm that is limited: of each exit alone, of all exits together, or none");
   v(o.clip_norm, "clip_norm", "limit of that gradient norm", more_than(0));
@@ -217,7 +217,7 @@ void visit(Visitor& v, ScheduleOptions& o) {
   v(o.warmup_fraction, "warmup_fraction", "the same as a share of all steps, in place of warmup_steps",
     fraction());
   v(o.decay, "decay", "course of the learning rate after the warm-up");
-  v(o.min_lr, "min_lr", "learning rate at the last step of a decay", at_least(0));
+  v(o.min_lr, "min_lr", "learning rate at which the decay ends", at_least(0));
 }
 
 template <typename Visitor>
