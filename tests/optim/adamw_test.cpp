@@ -57,7 +57,8 @@ TEST(AdamW, EqualsTheNaiveAlgorithm) {
   }
   for (size_t i = 0; i < naive.size(); ++i) {
     const auto ours = to_doubles(groups[0].parameters[i].master);
-    for (size_t k = 0; k < ours.size(); ++k) EXPECT_NEAR(ours[k], naive[i].w[k], 1e-6);
+    for (size_t k = 0; k < ours.size(); ++k)  // each step rounds the weight to float32 once
+      EXPECT_NEAR(ours[k], naive[i].w[k], 20 * 1.2e-7 * std::max(1.0, std::abs(naive[i].w[k])));
   }
 }
 

@@ -1,0 +1,43 @@
+// A tuning run before any weight is read: options checked against the model, exits chosen, text tokenized.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ee/checkpoint/model_folder.h"
+#include "ee/config/exit_spec.h"
+#include "ee/config/tune_options.h"
+#include "ee/data/packing.h"
+
+namespace ee::train {
+
+struct Job {
+  config::TuneOptions options;  // with every path and thread count filled in
+  checkpoint::ModelFolder folder;
+  std::vector<config::ExitSpec> exits;         // to be trained, overrides applied, ascending by layer
+  std::shared_ptr<const data::Corpus> corpus;  // of data.train
+  data::BatchSource training;
+  std::optional<data::BatchSource> validation;  // nothing held out: no evaluation
+  int64_t steps = 0;
+
+  int64_t depth() const;            // backbone layers that training runs
+  int64_t tokens_per_step() const;  // predicted tokens
+  // Layers to load: agreement with the final layer needs all of them, training alone only depth().
+  int64_t loaded_layers() const { return validation ? folder.config().layers : depth(); }
+};
+
+// Opens the model folder (headers only), picks and checks the exits, tokenizes the text or maps its cache,
+// and counts the steps. Writes nothing but the token cache. UserError: the output exists already, exits that
+// are not there or have nothing to train, tokenizer and model do not fit, no text, text shorter than one
+// sequence, a sequence length beyond the model's positions, a device that is not there.
+Job prepare_job(config::TuneOptions options);
+
+// The exits that `options` selects, with its overrides applied.
+std::vector<config::ExitSpec> select_exits(const config::ExitsConfig& available,
+                                           const config::ExitsOptions& options,
+                                           const config::ModelConfig& model);
+
+}  // namespace ee::train

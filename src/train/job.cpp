@@ -1,0 +1,167 @@
+#include "ee/train/job.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <set>
+#include <thread>
+
+#include "ee/base/text.h"
+#include "ee/data/documents.h"
+#include "ee/tokenizer/tokenizer.h"
+
+namespace ee::train {
+namespace fs = std::filesystem;
+using base::UserError;
+
+namespace {
+
+// "out/" and "out" are the same output; its companions are "out.cache", "out.checkpoints", "out.logs".
+void fill_in(config::TuneOptions& options) {
+  const auto strip = [](const std::string& path) {
+    const auto normal = fs::path(path).lexically_normal();
+    return (normal.has_filename() ? normal : normal.parent_path()).string();
+  };
+  const auto cores = static_cast<int64_t>(std::max(1U, std::thread::hardware_concurrency()));
+  options.output = strip(options.output);
+  if (options.data.cache.empty()) options.data.cache = options.output + ".cache";
+  if (options.checkpoint.directory.empty()) options.checkpoint.directory = options.output + ".checkpoints";
+  if (options.logging.directory.empty()) options.logging.directory = options.output + ".logs";
+  if (options.threads == 0) options.threads = cores;
+  if (options.data.threads == 0) options.data.threads = cores;
+}
+
+void check_environment(const config::TuneOptions& options, const checkpoint::ModelFolder& folder) {
+  if (fs::exists(fs::symlink_status(options.output)))
+    throw UserError("output {} exists already; remove it or choose another name", options.output);
+  if (options.device != "cpu")
+    throw UserError("device is \"{}\", but this program runs on \"cpu\" only", options.device);
+  if (options.batch.sequence_length > folder.config().max_positions)
+    throw UserError("batch.sequence_length is {}, but the model in {} has {} positions",
+                    options.batch.sequence_length, folder.path().string(), folder.config().max_positions);
+}
+
+int64_t document_separator(const tokenizer::Tokenizer& tokenizer, const checkpoint::ModelFolder& folder) {
+  if (tokenizer.vocab_size() > folder.config().vocab_size)
+    throw UserError(
+        "the tokenizer in {} has {} tokens, but config.json says vocab_size {}; they do not belong "
+        "together",
+        folder.path().string(), tokenizer.vocab_size(), folder.config().vocab_size);
+  if (tokenizer.eos()) return *tokenizer.eos();
+  if (!folder.config().eos_tokens.empty()) return folder.config().eos_tokens.front();
+  throw UserError(
+      "neither the tokenizer nor config.json in {} names an end-of-text token (eos_token_id), which "
+      "separates documents",
+      folder.path().string());
+}
+
+std::shared_ptr<const data::Corpus> open_text(const std::vector<std::string>& paths, const char* option,
+                                              const tokenizer::Tokenizer& tokenizer,
+                                              const config::TuneOptions& options) {
+  auto reported = std::chrono::steady_clock::now();
+  const auto progress = [&](int64_t done, int64_t total) {
+    const auto now = std::chrono::steady_clock::now();
+    if (done < total && now - reported < std::chrono::seconds(2)) return;
+    reported = now;
+    spdlog::info("tokenized {} of {} of {}", base::format_bytes(static_cast<double>(done)),
+                 base::format_bytes(static_cast<double>(total)), option);
+  };
+  return std::make_shared<data::Corpus>(data::open_corpus(data::find_text_files(paths, option), tokenizer,
+                                                          {.cache = options.data.cache,
+                                                           .threads = static_cast<int>(options.data.threads),
+                                                           .progress = progress}));
+}
+
+int64_t count_steps(const config::TuneOptions& options, const data::BatchSource& training) {
+  const int64_t batch = options.batch.global_batch;
+  if (options.steps > 0) return options.steps;
+  if (options.tokens > 0) {
+    const int64_t tokens_per_step = batch * options.batch.sequence_length;
+    return (options.tokens + tokens_per_step - 1) / tokens_per_step;
+  }
+  const double samples = options.epochs * static_cast<double>(training.sequences().size());
+  return std::max<int64_t>(1, std::llround(std::ceil(samples / static_cast<double>(batch))));
+}
+
+}  // namespace
+
+int64_t Job::depth() const {
+  int64_t deepest = 0;
+  for (const auto& spec : exits) deepest = std::max(deepest, spec.depth());
+  return deepest;
+}
+
+int64_t Job::tokens_per_step() const { return options.batch.global_batch * options.batch.sequence_length; }
+
+std::vector<config::ExitSpec> select_exits(const config::ExitsConfig& available,
+                                           const config::ExitsOptions& options,
+                                           const config::ModelConfig& model) {
+  std::set<int64_t> wanted(options.train.begin(), options.train.end());
+  std::vector<std::string> problems, layers;
+  std::vector<config::ExitSpec> selected;
+  for (const auto& spec : available.exits) {
+    layers.push_back(std::to_string(spec.layer));
+    if (!options.train.empty() && wanted.erase(spec.layer) == 0) continue;
+    if (exits::parameter_count(model, spec) == 0)
+      problems.push_back(fmt::format(
+          "the exit at layer {} has no parameters of its own, nothing can be trained", spec.layer));
+    selected.push_back(spec);
+  }
+  if (!options.train.empty())
+    for (const int64_t layer : wanted)
+      problems.push_back(fmt::format("exits.train names layer {}, which has no exit", layer));
+  for (const auto& override : options.overrides) {
+    const auto spec = std::find_if(selected.begin(), selected.end(),
+                                   [&](const auto& exit) { return exit.layer == override.layer; });
+    if (spec == selected.end()) {
+      problems.push_back(fmt::format("exits.overrides names layer {}, which is not trained", override.layer));
+      continue;
+    }
+    spec->weight = override.weight.value_or(spec->weight);
+    spec->temperature = override.temperature.value_or(spec->temperature);
+  }
+  if (!problems.empty())
+    throw UserError("{} (the model has exits at layers {})", base::join(problems, "; "),
+                    base::join(layers, ", "));
+  return selected;
+}
+
+Job prepare_job(config::TuneOptions options) {
+  fill_in(options);
+  auto folder = checkpoint::ModelFolder::open(options.model.path);
+  check_environment(options, folder);
+  auto selected = select_exits(folder.exits(), options.exits, folder.config());
+  const auto tokenizer = tokenizer::Tokenizer::load(folder.path());
+  const int64_t separator = document_separator(*tokenizer, folder);
+
+  auto corpus = open_text(options.data.train, "data.train", *tokenizer, options);
+  const auto source = [&](const auto& text, std::vector<data::Segment> segments, bool shuffle,
+                          const char* what) {
+    return data::BatchSource({text, std::move(segments), options.batch.sequence_length, separator}, shuffle,
+                             static_cast<uint64_t>(options.seed), what);
+  };
+  const bool separate = !options.data.validation.empty();
+  auto split = data::split_documents(*corpus, separate ? 0.0 : options.data.validation_fraction,
+                                     static_cast<uint64_t>(options.seed));
+  std::optional<data::BatchSource> validation;
+  if (separate) {
+    const auto held_out = open_text(options.data.validation, "data.validation", *tokenizer, options);
+    validation = source(held_out, data::whole_documents(*held_out), true, "data.validation");
+  } else if (!split.validation.empty()) {
+    validation = source(corpus, std::move(split.validation), true,
+                        "the part of data.train that data.validation_fraction holds out");
+  }
+  auto training = source(corpus, std::move(split.train), options.data.shuffle, "data.train");
+  const int64_t steps = count_steps(options, training);
+  return {.options = std::move(options),
+          .folder = std::move(folder),
+          .exits = std::move(selected),
+          .corpus = std::move(corpus),
+          .training = std::move(training),
+          .validation = std::move(validation),
+          .steps = steps};
+}
+
+}  // namespace ee::train

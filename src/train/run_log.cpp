@@ -1,0 +1,120 @@
+#include "run_log.h"
+
+#include <spdlog/spdlog.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "ee/base/text.h"
+#include "process.h"
+
+namespace ee::train {
+namespace fs = std::filesystem;
+
+namespace {
+
+fs::path make_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw base::UserError("cannot create folder {}: {}", folder.string(), error.message());
+  return folder;
+}
+
+double mean(const std::vector<StepResult>& steps, double (*value)(const StepResult&, size_t), size_t exit) {
+  double sum = 0;
+  for (const auto& step : steps) sum += value(step, exit);
+  return sum / static_cast<double>(steps.size());
+}
+
+double loss_of(const StepResult& step, size_t exit) { return step.losses[exit]; }
+double norm_of(const StepResult& step, size_t exit) { return step.gradient_norms[exit]; }
+
+nlohmann::json to_json(const ExitScore& score) {
+  return {{"layer", score.layer},
+          {"loss", score.loss},
+          {"perplexity", score.perplexity()},
+          {"agreement", score.agreement}};
+}
+
+}  // namespace
+
+RunLog::RunLog(const Job& job)
+    : job_(job), metrics_(make_folder(job.options.logging.directory) / "metrics.jsonl") {
+  if (job.options.logging.tensorboard) tensorboard_.emplace(job.options.logging.directory);
+}
+
+void RunLog::message(std::string_view text) {
+  bar_.clear();
+  spdlog::info("{}", text);
+}
+
+void RunLog::scalar(const std::string& tag, double value, int64_t step) {
+  if (tensorboard_) tensorboard_->add_scalar(tag, value, step);
+}
+
+void RunLog::event(int64_t step, const char* name) { metrics_.write({{"step", step}, {"event", name}}); }
+
+void RunLog::step(int64_t step, const StepResult& result, double seconds) {
+  interval_.push_back(result);
+  interval_seconds_ += seconds;
+  const double per_step = interval_seconds_ / static_cast<double>(interval_.size());
+  const auto eta = base::format_duration(per_step * static_cast<double>(job_.steps - step));
+  if (step % job_.options.logging.every_steps == 0 || step == job_.steps) flush(step);
+  bar_.show(step, job_.steps, fmt::format("step {}/{}, {} left", step, job_.steps, eta));
+}
+
+void RunLog::flush(int64_t step) {
+  const double seconds = interval_seconds_ / static_cast<double>(interval_.size());
+  const double speed = static_cast<double>(job_.tokens_per_step()) / seconds;
+  nlohmann::json losses = nlohmann::json::object(), norms = nlohmann::json::object();
+  std::string loss_text;
+  for (size_t i = 0; i < job_.exits.size(); ++i) {
+    const auto layer = std::to_string(job_.exits[i].layer);
+    const double loss = mean(interval_, loss_of, i), norm = mean(interval_, norm_of, i);
+    losses[layer] = loss;
+    norms[layer] = norm;
+    loss_text += fmt::format("  {}: {:.3f}", layer, loss);
+    scalar("loss/exit_" + layer, loss, step);
+    scalar("gradient_norm/exit_" + layer, norm, step);
+  }
+  const double rate = interval_.back().learning_rate;
+  const double samples = static_cast<double>(step * job_.options.batch.global_batch);
+  metrics_.write({{"step", step},
+                  {"tokens", step * job_.tokens_per_step()},
+                  {"epoch", samples / static_cast<double>(job_.training.sequences().size())},
+                  {"loss", losses},
+                  {"gradient_norm", norms},
+                  {"learning_rate", rate},
+                  {"seconds_per_step", seconds},
+                  {"tokens_per_second", speed},
+                  {"peak_memory_bytes", peak_memory()}});
+  scalar("learning_rate", rate, step);
+  scalar("tokens_per_second", speed, step);
+  if (tensorboard_) tensorboard_->flush();
+  message(fmt::format("step {:>{}}/{}  loss{}  lr {:.2e}  {:.0f} tokens/s  {} left  peak {}", step,
+                      std::to_string(job_.steps).size(), job_.steps, loss_text, rate, speed,
+                      base::format_duration(seconds * static_cast<double>(job_.steps - step)),
+                      base::format_bytes(static_cast<double>(peak_memory()))));
+  interval_.clear();
+  interval_seconds_ = 0;
+}
+
+void RunLog::evaluation(int64_t step, const Evaluation& evaluation) {
+  nlohmann::json exits = nlohmann::json::array();
+  std::string text;
+  for (const auto& score : evaluation.exits) {
+    exits.push_back(to_json(score));
+    text += fmt::format("  {}: {:.3f} ({:.1f}%)", score.layer, score.loss, 100 * score.agreement);
+    scalar(fmt::format("evaluation/loss/exit_{}", score.layer), score.loss, step);
+    scalar(fmt::format("evaluation/agreement/exit_{}", score.layer), score.agreement, step);
+  }
+  metrics_.write({{"step", step},
+                  {"evaluation",
+                   {{"tokens", evaluation.tokens}, {"exits", exits}, {"final", to_json(evaluation.final)}}}});
+  scalar("evaluation/loss/final", evaluation.final.loss, step);
+  if (tensorboard_) tensorboard_->flush();
+  message(fmt::format("step {}/{}  held-out loss (agreement with the final layer){}  final: {:.3f}", step,
+                      job_.steps, text, evaluation.final.loss));
+}
+
+}  // namespace ee::train

@@ -1,0 +1,48 @@
+// What a run tells: console lines and a progress bar, metrics.jsonl, TensorBoard events.
+//
+// metrics.jsonl has one object a line, told apart by their keys:
+//   {"step", "tokens", "epoch", "loss": {"10": ..}, "gradient_norm": {"10": ..}, "learning_rate",
+//    "seconds_per_step", "tokens_per_second", "peak_memory_bytes"}          means over the log interval
+//   {"step", "evaluation": {"tokens", "exits": [{"layer", "loss", "perplexity", "agreement"}], "final":
+//   {..}}}
+//   {"step", "event": "start" | "resume" | "checkpoint" | "stop" | "end"}
+// After a crash and a resume some steps are there twice; the later line counts.
+#pragma once
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "ee/format/jsonl.h"
+#include "ee/format/tensorboard.h"
+#include "ee/train/engine.h"
+#include "ee/train/evaluation.h"
+#include "ee/train/job.h"
+#include "progress_bar.h"
+
+namespace ee::train {
+
+class RunLog {
+ public:
+  explicit RunLog(const Job& job);
+
+  // `step` steps are done, the last of them with `result` in `seconds`. Writes a line each
+  // logging.every_steps.
+  void step(int64_t step, const StepResult& result, double seconds);
+  void evaluation(int64_t step, const Evaluation& evaluation);
+  void event(int64_t step, const char* name);
+  void message(std::string_view text);
+
+ private:
+  void flush(int64_t step);
+  void scalar(const std::string& tag, double value, int64_t step);
+
+  const Job& job_;
+  format::JsonlWriter metrics_;
+  std::optional<format::TensorBoardWriter> tensorboard_;
+  ProgressBar bar_;
+  std::vector<StepResult> interval_;  // since the last line
+  double interval_seconds_ = 0;
+};
+
+}  // namespace ee::train
