@@ -1,0 +1,71 @@
+// From prompt tokens to text: the loop around the engine, with sampling, end-of-text tokens and stop strings.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ee/infer/engine.h"
+#include "ee/infer/model.h"
+#include "ee/infer/sampler.h"
+
+namespace ee::infer {
+
+struct GenerateOptions {
+  int64_t max_new_tokens = 128;
+  int64_t context = 0;     // prompt and new tokens may not exceed it; 0: the model's max_positions
+  double threshold = 1.0;  // confidence from which an exit makes the token; 1: the full model
+  SamplingOptions sampling;
+  std::vector<std::string> stop;  // the text ends in front of the first of these
+  bool probe = false;             // keep what every exit says at each position; nothing is skipped then
+};
+
+// UserError naming the option: threshold outside [0, 1], max_new_tokens < 1, context beyond the model's
+// positions, an empty prompt, a token outside the vocabulary, prompt and new tokens longer than the context.
+void check_generate(const model::Backbone& backbone, std::span<const int64_t> prompt,
+                    const GenerateOptions& options);
+
+struct ExitOpinion {
+  int64_t exit;  // as Prediction::exit
+  int64_t token;
+  double confidence;
+};
+
+struct GeneratedToken {
+  int64_t id = 0;
+  int64_t exit = kFinalLayer;  // that made it
+  double confidence = 0.0;     // the exit's largest probability (not always that of `id` when sampling)
+  double milliseconds = 0.0;   // of the engine step and the choice
+  std::vector<ExitOpinion> opinions = {};  // with GenerateOptions::probe: every exit, then the final layer
+};
+
+enum class FinishReason { eos, stop, length };
+std::string_view to_string(FinishReason reason);
+
+struct Generation {
+  std::string text;                    // without special tokens and stop string; valid UTF-8
+  std::vector<GeneratedToken> tokens;  // an end-of-text token is the last one
+  FinishReason finish = FinishReason::length;
+  int64_t prompt_tokens = 0;
+
+  double prompt_milliseconds() const { return tokens.empty() ? 0.0 : tokens.front().milliseconds; }
+  double decode_tokens_per_second() const;  // of all tokens but the first; 0 if there is only one
+};
+
+struct GenerateListener {
+  // A token was chosen; its text may come later, or never.
+  std::function<void(const GeneratedToken& token)> on_token;
+  // Whole characters that are certain to be part of the text, and which token (index) ended them.
+  std::function<void(size_t token, std::string_view text)> on_text;
+};
+
+// Ends after an end-of-text token (of config.json, generation_config.json or the tokenizer), a stop string,
+// or max_new_tokens. Calls check_generate() first.
+Generation generate(const Model& model, const tokenizer::Tokenizer& tokenizer,
+                    std::span<const int64_t> prompt, const GenerateOptions& options,
+                    const GenerateListener& listener = {});
+
+}  // namespace ee::infer
