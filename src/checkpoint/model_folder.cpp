@@ -1,0 +1,180 @@
+#include "ee/checkpoint/model_folder.h"
+
+#include <algorithm>
+
+#include "ee/base/error.h"
+#include "ee/base/file.h"
+#include "ee/base/hash.h"
+#include "ee/base/text.h"
+#include "ee/checkpoint/tensor_files.h"
+#include "folder_parts.h"
+
+namespace ee::checkpoint {
+namespace fs = std::filesystem;
+using base::UserError;
+
+namespace {
+
+constexpr size_t kSampleBytes = 4096;  // from start, middle and end of a tensor
+
+void hash_samples(std::span<const std::byte> bytes, base::Hasher& hasher) {
+  const size_t size = std::min(bytes.size(), kSampleBytes);
+  for (const size_t begin : {size_t{0}, (bytes.size() - size) / 2, bytes.size() - size})
+    hasher.update(bytes.subspan(begin, size));
+}
+
+std::string sample_hash(const format::TensorView& view) {
+  base::Hasher hasher;
+  hash_samples(view.bytes, hasher);
+  return hasher.digest();
+}
+
+// transformers ignores a head that is stored beside a tied embedding; a different one is somebody's mistake.
+void check_tied_head(const config::ModelConfig& config, const TensorFiles& files) {
+  if (!config.tie_embeddings || !files.contains(kHead)) return;
+  const format::TensorView &head = files.at(kHead), &embedding = files.at(kEmbedding);
+  if (head.dtype != embedding.dtype || head.shape != embedding.shape ||
+      sample_hash(head) != sample_hash(embedding))
+    throw UserError(
+        "{} differs from {}, but config.json says tie_word_embeddings true; make it false if the head is its "
+        "own",
+        kHead, kEmbedding);
+}
+
+config::ExitsConfig open_exits(const fs::path& path, const config::ModelConfig& config,
+                               const TensorFiles& backbone, std::shared_ptr<TensorFiles>& files) {
+  const auto exits = config::read_exits_config(path / kExitsConfigFile, config.layers);
+  if (!fs::exists(path / kExitsFile))
+    throw UserError("{} lists exits, but {} is missing", (path / kExitsConfigFile).string(),
+                    (path / kExitsFile).string());
+  files = std::make_shared<TensorFiles>(TensorFiles::open_file(path / kExitsFile));
+  check_against_table(*files, exit_table(config, exits.exits), true);
+  if (const std::string found = fingerprint(backbone); found != exits.backbone_fingerprint)
+    throw UserError(
+        "the exits in {} were made for another backbone: {} has backbone_fingerprint {}, this backbone's is "
+        "{}; attach new exits with ee-convert attach",
+        path.string(), kExitsConfigFile, exits.backbone_fingerprint, found);
+  return exits;
+}
+
+}  // namespace
+
+std::vector<model::TensorEntry> exit_table(const config::ModelConfig& config,
+                                           const std::vector<config::ExitSpec>& specs) {
+  std::vector<model::TensorEntry> table;
+  for (const auto& spec : specs) {
+    exits::ExitHead empty;
+    empty.spec = spec;
+    exits::visit_exit(config, empty, [&](const std::string& name, const auto& shape, at::Tensor&) {
+      table.push_back({name, shape, spec.layer});
+    });
+  }
+  return table;
+}
+
+ModelFolder ModelFolder::open(const fs::path& path) {
+  ModelFolder folder;
+  folder.path_ = path;
+  folder.config_ = config::read_model_config(path);
+  folder.backbone_files_ = std::make_shared<TensorFiles>(TensorFiles::open_folder(path));
+  check_against_table(*folder.backbone_files_, model::tensor_table(folder.config_), true);
+  check_tied_head(folder.config_, *folder.backbone_files_);
+  if (fs::exists(path / kExitsConfigFile))
+    folder.exits_ = open_exits(path, folder.config_, *folder.backbone_files_, folder.exit_files_);
+  else if (fs::exists(path / kExitsFile))
+    throw UserError("{} is there, but {} is missing", (path / kExitsFile).string(),
+                    (path / kExitsConfigFile).string());
+  return folder;
+}
+
+const config::ExitsConfig& ModelFolder::exits() const {
+  if (!exits_) throw UserError("{} has no exits; attach some with ee-convert attach", path_.string());
+  return *exits_;
+}
+
+std::string fingerprint(const TensorFiles& backbone_files) {
+  base::Hasher hasher;
+  for (const auto& [name, file] : backbone_files.names()) {
+    const format::TensorView& view = backbone_files.at(name);
+    hasher.update(fmt::format("{}\n{}\n", name, format::to_string(view.dtype)));
+    for (const int64_t size : view.shape) hasher.update(fmt::format("{},", size));
+    hash_samples(view.bytes, hasher);
+  }
+  return hasher.digest();
+}
+
+at::ScalarType compute_dtype(const ModelFolder& folder, config::Precision precision, at::Device device) {
+  if (precision == config::Precision::f32) return at::kFloat;
+  if (precision == config::Precision::bf16) return at::kBFloat16;
+  const at::ScalarType stored = to_torch(folder.backbone_files().at(kEmbedding).dtype);
+  return stored == at::kHalf && device.is_cpu() ? at::kFloat : stored;
+}
+
+at::ScalarType exit_dtype(const ModelFolder& folder) {
+  return compute_dtype(folder, config::Precision::stored, at::kCPU);
+}
+
+namespace {
+
+// Fills the first `layers` layers of a backbone by calling `read` for every tensor.
+model::Backbone fill_backbone(const ModelFolder& folder, int64_t layers,
+                              const std::function<at::Tensor(const std::string&)>& read) {
+  EE_CHECK(layers >= 0 && layers <= folder.config().layers, "{} of {} layers asked for", layers,
+           folder.config().layers);
+  model::Backbone backbone;
+  backbone.config = folder.config();
+  backbone.layers.resize(static_cast<size_t>(layers));
+  model::visit_backbone(
+      backbone, [&](const std::string& name, const auto&, at::Tensor& member) { member = read(name); });
+  if (folder.config().tie_embeddings) backbone.head = backbone.embedding;
+  return backbone;
+}
+
+}  // namespace
+
+model::Backbone alias_backbone(const ModelFolder& folder) {
+  const TensorFiles& files = folder.backbone_files();
+  const at::ScalarType dtype = to_torch(files.at(kEmbedding).dtype);
+  return fill_backbone(folder, folder.config().layers,
+                       [&](const std::string& name) { return files.alias(name).to(dtype); });
+}
+
+model::Backbone load_backbone(const ModelFolder& folder, const LoadOptions& options) {
+  const at::ScalarType dtype = compute_dtype(folder, options.precision, options.device);
+  const int64_t layers = options.layers < 0 ? folder.config().layers : options.layers;
+  model::Backbone backbone = fill_backbone(folder, layers, [&](const std::string& name) {
+    return folder.backbone_files().alias(name).to(options.device, dtype, /*non_blocking=*/false,
+                                                  /*copy=*/true);
+  });
+  const int64_t positions = options.max_positions > 0 ? options.max_positions : folder.config().max_positions;
+  backbone.rope = model::RopeTable(folder.config(), positions, options.device);
+  return backbone;
+}
+
+std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::Backbone& backbone,
+                                        const std::vector<int64_t>& layers, at::ScalarType dtype) {
+  std::vector<config::ExitSpec> specs;
+  for (const auto& spec : folder.exits().exits)
+    if (layers.empty() || std::ranges::count(layers, spec.layer)) specs.push_back(spec);
+  for (const int64_t layer : layers)
+    if (std::ranges::none_of(specs, [&](const auto& spec) { return spec.layer == layer; })) {
+      std::vector<std::string> known;
+      for (const auto& spec : folder.exits().exits) known.push_back(std::to_string(spec.layer));
+      throw UserError("{} has no exit at layer {}; it has exits at {}", folder.path().string(), layer,
+                      base::join(known, ", "));
+    }
+  std::vector<exits::ExitHead> exits(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    exits[i].spec = specs[i];
+    exits::visit_exit(
+        folder.config(), exits[i], [&](const std::string& name, const auto&, at::Tensor& member) {
+          member =
+              folder.exit_files().alias(name).to(backbone.embedding.device(), dtype, /*non_blocking=*/false,
+                                                 /*copy=*/true);
+        });
+    exits::bind_shared(exits[i], backbone);
+  }
+  return exits;
+}
+
+}  // namespace ee::checkpoint
