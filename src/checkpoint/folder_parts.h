@@ -23,7 +23,10 @@ inline constexpr const char* kHead = "lm_head.weight";
 model::Backbone alias_backbone(const ModelFolder& folder);
 
 // What new exits of this backbone are stored in: its own dtype, but f32 for f16 (see attach.h).
-at::ScalarType exit_dtype(const ModelFolder& folder);
+at::ScalarType new_exit_dtype(const ModelFolder& folder);
+
+// What the folder's exits are stored in; new_exit_dtype() when they own no tensor.
+at::ScalarType stored_exit_dtype(const ModelFolder& folder);
 
 // The names and shapes of the tensors that these exits own.
 std::vector<model::TensorEntry> exit_table(const config::ModelConfig& config,

@@ -41,6 +41,15 @@ void check_tied_head(const config::ModelConfig& config, const TensorFiles& files
         kHead, kEmbedding);
 }
 
+void check_one_dtype(const TensorFiles& files) {
+  const auto& tensors = files.files().front().tensors();
+  for (const auto& [name, view] : tensors)
+    if (const auto& [first_name, first] = *tensors.begin(); view.dtype != first.dtype)
+      throw UserError("tensor {} in {} has dtype {}, but {} has {}; expected one dtype for all", name,
+                      files.files().front().path().string(), format::to_string(view.dtype), first_name,
+                      format::to_string(first.dtype));
+}
+
 config::ExitsConfig open_exits(const fs::path& path, const config::ModelConfig& config,
                                const TensorFiles& backbone, std::shared_ptr<TensorFiles>& files) {
   const auto exits = config::read_exits_config(path / kExitsConfigFile, config.layers);
@@ -49,6 +58,7 @@ config::ExitsConfig open_exits(const fs::path& path, const config::ModelConfig& 
                     (path / kExitsFile).string());
   files = std::make_shared<TensorFiles>(TensorFiles::open_file(path / kExitsFile));
   check_against_table(*files, exit_table(config, exits.exits), true);
+  check_one_dtype(*files);
   if (const std::string found = fingerprint(backbone); found != exits.backbone_fingerprint)
     throw UserError(
         "the exits in {} were made for another backbone: {} has backbone_fingerprint {}, this backbone's is "
@@ -72,13 +82,18 @@ std::vector<model::TensorEntry> exit_table(const config::ModelConfig& config,
   return table;
 }
 
-ModelFolder ModelFolder::open(const fs::path& path) {
+ModelFolder ModelFolder::open_backbone(const fs::path& path) {
   ModelFolder folder;
   folder.path_ = path;
   folder.config_ = config::read_model_config(path);
   folder.backbone_files_ = std::make_shared<TensorFiles>(TensorFiles::open_folder(path));
   check_against_table(*folder.backbone_files_, model::tensor_table(folder.config_), true);
   check_tied_head(folder.config_, *folder.backbone_files_);
+  return folder;
+}
+
+ModelFolder ModelFolder::open(const fs::path& path) {
+  ModelFolder folder = open_backbone(path);
   if (fs::exists(path / kExitsConfigFile))
     folder.exits_ = open_exits(path, folder.config_, *folder.backbone_files_, folder.exit_files_);
   else if (fs::exists(path / kExitsFile))
@@ -110,8 +125,13 @@ at::ScalarType compute_dtype(const ModelFolder& folder, config::Precision precis
   return stored == at::kHalf && device.is_cpu() ? at::kFloat : stored;
 }
 
-at::ScalarType exit_dtype(const ModelFolder& folder) {
+at::ScalarType new_exit_dtype(const ModelFolder& folder) {
   return compute_dtype(folder, config::Precision::stored, at::kCPU);
+}
+
+at::ScalarType stored_exit_dtype(const ModelFolder& folder) {
+  const auto& tensors = folder.exit_files().files().front().tensors();
+  return tensors.empty() ? new_exit_dtype(folder) : to_torch(tensors.begin()->second.dtype);
 }
 
 namespace {

@@ -28,6 +28,9 @@ class ModelFolder {
   // ee_config.json, exits.safetensors' header and the backbone's fingerprint.
   static ModelFolder open(const std::filesystem::path& path);
 
+  // The same without a look at exits, should there be any: for attaching new ones.
+  static ModelFolder open_backbone(const std::filesystem::path& path);
+
   const std::filesystem::path& path() const { return path_; }
   const config::ModelConfig& config() const { return config_; }
   bool has_exits() const { return exits_.has_value(); }

@@ -28,7 +28,7 @@ struct TrainingState {
   std::string model_fingerprint;          // of the backbone
   std::optional<double> metric;           // held-out loss at this step, if evaluated: what keep_best goes by
   std::optional<double> best_metric;      // the lowest one of the run so far
-  std::map<std::string, double> metrics;  // anything else that must survive a stop; finite numbers
+  std::map<std::string, double> metrics;  // anything else that must survive a stop; NaN and inf are left out
 
   bool operator==(const TrainingState&) const = default;
 };

@@ -1,0 +1,102 @@
+#include "ee/checkpoint/verify.h"
+
+#include <algorithm>
+
+#include "ee/base/error.h"
+#include "ee/base/text.h"
+#include "ee/checkpoint/model_folder.h"
+#include "ee/checkpoint/tensor_files.h"
+#include "ee/tokenizer/tokenizer.h"
+#include "folder_parts.h"
+
+namespace ee::checkpoint {
+using base::UserError;
+
+namespace {
+
+constexpr int64_t kScanElements = 1 << 20;
+constexpr int64_t kForwardTokens = 8;
+
+bool all_finite(const at::Tensor& tensor) {
+  const at::Tensor flat = tensor.reshape({-1});
+  for (int64_t first = 0; first < flat.numel(); first += kScanElements) {
+    const at::Tensor piece = flat.narrow(0, first, std::min(kScanElements, flat.numel() - first));
+    if (!at::isfinite(piece).all().item<bool>()) return false;
+  }
+  return true;
+}
+
+void check_finite(const TensorFiles& files) {
+  for (const auto& [name, file] : files.names())
+    if (!all_finite(files.alias(name)))
+      throw UserError("tensor {} in {} has values that are NaN or infinite", name,
+                      files.files()[file].path().string());
+}
+
+// Sampled at opening; here every byte.
+void check_tied_head(const ModelFolder& folder) {
+  const TensorFiles& files = folder.backbone_files();
+  if (folder.config().tie_embeddings && files.contains(kHead) &&
+      !std::ranges::equal(files.at(kHead).bytes, files.at(kEmbedding).bytes))
+    throw UserError("{}: {} differs from {}, but config.json says tie_word_embeddings true",
+                    folder.path().string(), kHead, kEmbedding);
+}
+
+std::string check_tokenizer(const ModelFolder& folder) {
+  const auto tokenizer = tokenizer::Tokenizer::load(folder.path());
+  if (tokenizer->vocab_size() > folder.config().vocab_size)
+    throw UserError(
+        "the tokenizer of {} has {} tokens, but config.json says vocab_size {}: they belong to different "
+        "models",
+        folder.path().string(), tokenizer->vocab_size(), folder.config().vocab_size);
+  return fmt::format("tokenizer: {} tokens for a vocabulary of {}", tokenizer->vocab_size(),
+                     folder.config().vocab_size);
+}
+
+void check_logits(const at::Tensor& logits, const std::string& where) {
+  if (!all_finite(logits))
+    throw UserError("the forward pass gives logits that are NaN or infinite {}", where);
+}
+
+// Tokens from all over the vocabulary through every layer and every exit.
+void check_forward(const ModelFolder& folder) {
+  const model::Backbone backbone = load_backbone(folder, {.max_positions = kForwardTokens});
+  const at::ScalarType dtype = backbone.embedding.scalar_type();
+  std::vector<exits::ExitHead> exits;
+  if (folder.has_exits()) exits = load_exits(folder, backbone, {}, dtype);
+  const int64_t vocab = folder.config().vocab_size;
+  const at::Tensor tokens =
+      at::arange(kForwardTokens, at::kLong).mul(vocab - 1).floor_divide(kForwardTokens - 1).view({1, -1});
+  const at::Tensor last = model::run_layers(
+      backbone, tokens, folder.config().layers, [&](int64_t depth, const model::LayerTrace& trace) {
+        for (const auto& exit : exits)
+          if (exit.spec.depth() == depth)
+            check_logits(exit.logits(exit.forward(backbone, exits::exit_input(exit.spec, trace))),
+                         fmt::format("at the exit of layer {}", exit.spec.layer));
+      });
+  const at::Tensor hidden = model::rms_norm(last, backbone.final_norm, folder.config().rms_norm_eps);
+  check_logits(at::linear(hidden, backbone.head), "at the final layer");
+}
+
+}  // namespace
+
+void verify_model_folder(const std::filesystem::path& path,
+                         const std::function<void(const std::string&)>& ok) {
+  const ModelFolder folder = ModelFolder::open(path);
+  const TensorFiles& backbone = folder.backbone_files();
+  ok(fmt::format("backbone: {} tensors with the names, shapes and dtypes of a {} of {} layers",
+                 backbone.names().size(), folder.config().model_type, folder.config().layers));
+  if (folder.has_exits())
+    ok(fmt::format("exits: {} tensors of {} exits; backbone fingerprint matches",
+                   folder.exit_files().names().size(), folder.exits().exits.size()));
+  check_finite(backbone);
+  check_tied_head(folder);
+  if (folder.has_exits()) check_finite(folder.exit_files());
+  ok("values: all finite");
+  ok(check_tokenizer(folder));
+  check_forward(folder);
+  ok(fmt::format("forward pass: finite logits at the final layer{}",
+                 folder.has_exits() ? fmt::format(" and {} exits", folder.exits().exits.size()) : ""));
+}
+
+}  // namespace ee::checkpoint
