@@ -1,5 +1,12 @@
-#include "ee/base/program.h"
+#include "cli_options.h"
+#include "tune_command.h"
 
-int main() {
-  return ee::base::run_program("ee-tune", [] { return 0; });
+int main(int argc, char** argv) {
+  return ee::cli::run_commands(
+      {.name = "ee-tune",
+       .summary = "Tunes the early exits of a pretrained model; its backbone stays frozen.",
+       .commands = {{"", "tune as a configuration file says", ee::cli::run_tune},
+                    {"reference", "print every option of the configuration file",
+                     ee::cli::run_tune_reference}}},
+      argc, argv);
 }

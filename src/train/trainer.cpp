@@ -1,6 +1,7 @@
 #include "ee/train/trainer.h"
 
 #include <ATen/Parallel.h>
+#include <spdlog/spdlog.h>
 
 #include <chrono>
 
@@ -47,17 +48,17 @@ Engine load_engine(const Job& job) {
 
 class Run {
  public:
-  Run(const Job& job, const std::string& resume, const base::StopSignal& stop)
-      : job_(job), stop_(stop), log_(job), state_(describe_run(job)), engine_(load_engine(job)) {
-    const auto warn = [this](const std::string& text) { log_.message("warning: " + text); };
-    const auto checkpoint = find_checkpoint(job, resume, warn);
+  Run(const Job& job, const std::optional<checkpoint::TrainingCheckpoint>& checkpoint,
+      const base::StopSignal& stop)
+      : job_(job), stop_(stop), state_(describe_run(job)), engine_(load_engine(job)), log_(job) {
     if (!checkpoint) {
       log_.event(0, "start");
       return;
     }
     restore(*checkpoint, engine_.groups());
-    const auto fresh = std::exchange(state_, checkpoint->state);
-    state_.config_echo = fresh.config_echo;
+    auto echo = std::move(state_.config_echo);
+    state_ = checkpoint->state;
+    state_.config_echo = std::move(echo);
     saved_step_ = state_.step;
     log_.event(state_.step, "resume");
     log_.message(fmt::format("resumed at step {} of {}", state_.step, job.steps));
@@ -135,9 +136,9 @@ class Run {
 
   const Job& job_;
   const base::StopSignal& stop_;
-  RunLog log_;
   checkpoint::TrainingState state_;
   Engine engine_;
+  RunLog log_;
   Clock::time_point saved_at_ = Clock::now();
   int64_t saved_step_ = 0;  // of the newest checkpoint; none is needed at step 0
 };
@@ -147,7 +148,9 @@ class Run {
 int run_job(const Job& job, const std::string& resume, const base::StopSignal& stop) {
   keep_freed_memory();
   at::set_num_threads(static_cast<int>(job.options.threads));
-  return Run(job, resume, stop)();
+  const auto checkpoint =
+      find_checkpoint(job, resume, [](const std::string& text) { spdlog::warn("warning: {}", text); });
+  return Run(job, checkpoint, stop)();
 }
 
 }  // namespace ee::train

@@ -1,0 +1,155 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "ee/checkpoint/model_folder.h"
+#include "programs/tune_fixture.h"
+
+namespace ee {
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+using TuneRun = Tune;
+
+TEST_F(TuneRun, EndsWithAModelFolderWhoseExitsAreBetter) {
+  const auto finished = run();
+  ASSERT_EQ(finished.exit_code, 0) << finished.output;
+  const auto tuned = checkpoint::ModelFolder::open(folder_ / "out");
+  EXPECT_EQ(tuned.exits().exits, checkpoint::ModelFolder::open(folder_ / "model").exits().exits);
+  EXPECT_NE(weights(folder_ / "out"), weights(folder_ / "model"));
+  for (const char* file : {"model.safetensors", "config.json", "tokenizer.json"})
+    EXPECT_EQ(base::read_text_file(folder_ / "out" / file), base::read_text_file(folder_ / "model" / file))
+        << file;
+
+  std::vector<nlohmann::json> evaluations;
+  for (const auto& row : metrics())
+    if (row.contains("evaluation")) evaluations.push_back(row);
+  ASSERT_EQ(evaluations.size(), 4u);  // at 0, 20, 40 and the end
+  EXPECT_EQ(evaluations.back().at("step"), kSteps);
+  for (size_t exit = 0; exit < 2; ++exit) {
+    const auto& before = evaluations.front()["evaluation"]["exits"][exit];
+    const auto& after = evaluations.back()["evaluation"]["exits"][exit];
+    EXPECT_LT(after.at("loss").get<double>(), before.at("loss").get<double>() - 0.5) << after;
+  }
+}
+
+TEST_F(TuneRun, MetricsAndEventsAreWritten) {
+  ASSERT_EQ(run().exit_code, 0);
+  std::set<int> steps;
+  for (const auto& row : metrics()) {
+    if (!row.contains("loss")) continue;
+    steps.insert(row.at("step").get<int>());
+    EXPECT_GT(row.at("loss").at("2").get<double>(), 0);
+    EXPECT_GT(row.at("gradient_norm").at("4").get<double>(), 0);
+    EXPECT_GT(row.at("seconds_per_step").get<double>(), 0);
+    EXPECT_GT(row.at("tokens_per_second").get<double>(), 0);
+    EXPECT_GT(row.at("peak_memory_bytes").get<int64_t>(), 1 << 20);
+  }
+  EXPECT_EQ(steps.size(), kSteps / 5);
+  const auto is_event_file = [](const auto& entry) {
+    return entry.path().filename().string().starts_with("events.out.tfevents.");
+  };
+  EXPECT_EQ(
+      std::count_if(fs::directory_iterator(folder_ / "out.logs"), fs::directory_iterator(), is_event_file),
+      1);
+}
+
+TEST_F(TuneRun, ConsoleTellsLossesSpeedAndWhatIsLeft) {
+  const auto output = run().output;
+  EXPECT_THAT(output, testing::ContainsRegex(
+                          "step 10/60  loss  2: [0-9.]+  4: [0-9.]+  lr [0-9.e+-]+  [0-9]+ tokens/s"));
+  EXPECT_THAT(output, HasSubstr(" left  peak "));
+  EXPECT_THAT(output, HasSubstr("wrote " + (folder_ / "out").string()));
+}
+
+TEST_F(TuneRun, ExitsThatAreNotTrainedStayAsTheyAre) {
+  ASSERT_EQ(run({"--set", "exits.train=[2]", "--set", "steps=3"}).exit_code, 0);
+  const auto before = checkpoint::ModelFolder::open(folder_ / "model");
+  const auto after = checkpoint::ModelFolder::open(folder_ / "out");
+  for (const auto& [name, file] : before.exit_files().names()) {
+    const bool same = at::equal(before.exit_files().alias(name), after.exit_files().alias(name));
+    EXPECT_EQ(same, name.starts_with("exits.4.")) << name;
+  }
+}
+
+TEST_F(TuneRun, DryRunTellsTheCostAndWritesNoModel) {
+  const auto finished = run({"--dry-run"});
+  EXPECT_EQ(finished.exit_code, 0) << finished.output;
+  // mlp 3 x 32 x 48 + norm 32; norm 32 + head 257 x 32
+  for (const char* text :
+       {"after layer 2: mlp, norm own, head shared, weight 1, temperature 1; 4.64 k own parameters",
+        "8.26 k own parameters", "60 steps of 4 x 32 tokens", "FLOP a token", "memory"})
+    EXPECT_THAT(finished.output, HasSubstr(text));
+  for (const char* name : {"out", "out.checkpoints", "out.logs"})
+    EXPECT_FALSE(fs::exists(folder_ / name)) << name;
+}
+
+TEST_F(TuneRun, DryRunReadsNoWeights) {
+  const auto file = folder_ / "model" / "exits.safetensors";
+  std::fstream(file, std::ios::in | std::ios::out | std::ios::binary)
+      .seekp(static_cast<std::streamoff>(fs::file_size(file)) - 4)
+      .write("\0\0\xC0\x7F", 4);  // a NaN
+  EXPECT_EQ(run({"--dry-run"}).exit_code, 0);
+}
+
+TEST_F(TuneRun, PrintedConfigurationIsAConfiguration) {
+  const auto first = run({"--print-config", "--set", "optimizer.lr=0.5"});
+  EXPECT_EQ(first.exit_code, 0);
+  EXPECT_EQ(nlohmann::json::parse(first.output).at("optimizer").at("lr"), 0.5);
+  write("tune.json", first.output);
+  EXPECT_EQ(run({"--print-config"}).output, first.output);
+}
+
+TEST_F(TuneRun, BadInputIsNamedAndLeavesNothingBehind) {
+  const auto fails = [&](const std::vector<std::string>& args, const char* message) {
+    const auto finished = run(args);
+    EXPECT_EQ(finished.exit_code, 2) << finished.output;
+    EXPECT_THAT(finished.output, HasSubstr(message));
+    for (const char* name : {"out", "out.checkpoints", "out.logs"})
+      EXPECT_FALSE(fs::exists(folder_ / name)) << name;
+  };
+  fails({"--set", "optimiser.lr=1"}, "optimizer");
+  fails({"--set", "exits.train=[3]"}, "names layer 3, which has no exit");
+  fails({"--set", "data.train=[\"" + (folder_ / "absent").string() + "\"]"},
+        "absent is neither a file nor a folder");
+  fails({"--set", "data.train=[\"" + write("empty.txt", "").string() + "\"]"}, "no text in");
+  fails({"--set", "data.train=[\"" + write("bad.txt", "\xff\xfe").string() + "\"]"}, "not UTF-8");
+  fails({"--set", "data.train=[\"" + write("short.txt", "a few words").string() + "\"]"},
+        "do not make one sequence");
+  fails({"--set", "batch.sequence_length=4096"}, "the model in");
+  fails({"--set", "device=cuda"}, "device is \"cuda\"");
+  fails({"--resume", (folder_ / "nowhere").string()}, "nowhere");
+  write("model/tokenizer.json", "");
+  fails({}, "tokenizer.json");
+  fs::remove(folder_ / "model" / "tokenizer.json");
+  fails({}, "tokenizer");
+  fs::remove_all(folder_ / "model");
+  fails({}, "model");
+  for (const char* text : {"", "{", "[1]"}) {
+    write("tune.json", text);
+    fails({}, "tune.json");
+  }
+  fs::remove(folder_ / "tune.json");
+  fails({}, "tune.json");
+}
+
+TEST_F(TuneRun, OutputThatExistsIsRefusedBeforeAnyWork) {
+  fs::create_directories(folder_ / "out");
+  const auto finished = run();
+  EXPECT_EQ(finished.exit_code, 2);
+  EXPECT_THAT(finished.output, HasSubstr("exists already"));
+  for (const char* name : {"out.cache", "out.checkpoints", "out.logs"})
+    EXPECT_FALSE(fs::exists(folder_ / name)) << name;
+}
+
+TEST_F(TuneRun, VocabularyLargerThanTheModelsIsRefused) {
+  auto tokenizer = nlohmann::json::parse(base::read_text_file(folder_ / "model/tokenizer.json"));
+  tokenizer["added_tokens"][0]["id"] = 257;
+  write("model/tokenizer.json", tokenizer.dump());
+  const auto finished = run();
+  EXPECT_EQ(finished.exit_code, 2);
+  EXPECT_THAT(finished.output, HasSubstr("vocab_size 257"));
+}
+
+}  // namespace ee

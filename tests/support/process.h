@@ -1,0 +1,86 @@
+// Runs programs as a user would: arguments in, exit code and output back.
+#pragma once
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "ee/base/error.h"
+#include "ee/base/file.h"
+
+namespace ee::test {
+
+struct Finished {
+  int exit_code = 0;   // 128 + signal when a signal ended it
+  std::string output;  // standard output and standard error together
+};
+
+// A running child whose output goes to a file; killed when it is still there at the end.
+class Process {
+ public:
+  Process(const std::filesystem::path& program, const std::vector<std::string>& args,
+          std::filesystem::path output)
+      : output_(std::move(output)) {
+    std::vector<std::string> words = {program.string()};
+    words.insert(words.end(), args.begin(), args.end());
+    std::vector<char*> argv;
+    for (auto& word : words) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, output_.c_str(), O_WRONLY | O_CREAT | O_TRUNC,
+                                     0644);
+    posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
+    const int error = ::posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    EE_CHECK(error == 0, "cannot start {}", program.string());
+  }
+  ~Process() {
+    if (pid_ > 0) {
+      signal(SIGKILL);
+      wait();
+    }
+  }
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  void signal(int number) { ::kill(pid_, number); }
+  std::string output() const { return base::read_text_file(output_); }
+
+  // Until the output contains `text`; false when the process ended without it.
+  bool wait_for(const std::string& text) {
+    for (;;) {
+      const bool ended = has_ended();
+      if (output().find(text) != std::string::npos) return true;
+      if (ended) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  }
+
+  Finished wait() {
+    int status = 0;
+    ::waitpid(pid_, &status, 0);
+    pid_ = -1;
+    return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), output()};
+  }
+
+ private:
+  bool has_ended() const {
+    siginfo_t info{};
+    return ::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid != 0;
+  }
+
+  std::filesystem::path output_;
+  pid_t pid_ = -1;
+};
+
+}  // namespace ee::test
