@@ -6,12 +6,15 @@
 // Losses", section 4.3): a trained model's softmax has a few hundred entries above 2^-14, so the product with
 // the embedding becomes a sparse gather that is a small part of the dense one. gradient_filter = 0 is exact
 // and recomputes the logits by chunk.
+//
+// Logits are f32. On a CPU with AVX2 (or NEON) they never leave the first-level cache, bf16 inputs are
+// widened on the way, and results are the same bits from run to run.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 namespace ee::kernels {
 
@@ -25,9 +28,11 @@ struct TokenStats {
 inline constexpr int64_t kIgnoreToken = -100;  // a target that takes no part in the loss
 
 struct LinearCrossEntropyOptions {
-  double temperature = 1.0;      // logits are divided by it
-  double gradient_filter = 0.0;  // in [0, 1)
-  int64_t vocab_chunk = 4096;    // columns of logits alive at a time
+  double temperature = 1.0;  // logits are divided by it
+  double gradient_filter =
+      0.0;                     // in [0, 1): smaller probabilities leave the gradient; the target's never does
+  int64_t vocab_chunk = 4096;  // columns of logits alive at a time, where they are not in registers
+  bool plain = false;          // on a CPU, too, only the ATen operations that other devices use
 };
 
 // One exit's loss on one micro-batch: forward(), then at most one backward().
@@ -37,6 +42,7 @@ class LinearCrossEntropy {
   // Holds references to all three until destroyed.
   LinearCrossEntropy(at::Tensor hidden, at::Tensor weight, at::Tensor targets,
                      LinearCrossEntropyOptions options);
+  ~LinearCrossEntropy();
 
   const TokenStats& forward();
 
@@ -45,17 +51,15 @@ class LinearCrossEntropy {
   at::Tensor backward(const at::Tensor& token_scale, const at::Tensor& weight_grad = {});
 
  private:
-  struct Candidates;  // per token: vocabulary entries that may pass the filter, with their logits
+  struct State;  // what forward() leaves for backward()
 
-  at::Tensor forward_chunked(bool keep_candidates);
-  at::Tensor backward_filtered(const at::Tensor& token_scale, const at::Tensor& weight_grad);
-  at::Tensor backward_exact(const at::Tensor& token_scale, const at::Tensor& weight_grad);
+  void backward_filtered(const at::Tensor& scale, const at::Tensor& grad_hidden,
+                         const at::Tensor& weight_grad);
 
   at::Tensor hidden_, weight_, targets_;
   LinearCrossEntropyOptions options_;
   TokenStats stats_;
-  at::Tensor log_sum_exp_;  // [tokens] f32
-  std::shared_ptr<Candidates> candidates_;
+  std::unique_ptr<State> state_;
 };
 
 // Statistics only, no gradient: the same numbers as LinearCrossEntropy::forward().
