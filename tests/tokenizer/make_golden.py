@@ -4,6 +4,7 @@
 Needs transformers, tokenizers, gguf, sentencepiece, protobuf, and SmolLM2's GGUF (scripts/setup.sh installs it).
 Run from anywhere; without changes of the libraries' behaviour it writes the same files again.
 """
+import contextlib
 import json
 import pathlib
 import shutil
@@ -62,6 +63,7 @@ TEXTS = [
     "<|im_start|>system\nYou are here.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n",
     "text<|endoftext|>text <|endoftext|> text<|endoftext|><|endoftext|>",
     "<|im_start|<|im_start|><|im_st <repo_name><file_sep> < |im_end| >",
+    "<|plain|>a <|plain|> b",
     "<s>begin</s> <unk> <pad> <0x0A> [INST] x [/INST]",
     "  <strip>  both  <strip>x<left>  y  <left>z  <right>  w<right>\n v",
     "<word> a<word> <word>b <word>, é<word> _<word> (<word>)",
@@ -217,14 +219,13 @@ def make_sentencepiece():
     """A small Llama-like SentencePiece model; ids by transformers' LlamaTokenizer, both ways of prefixing."""
     folder = GOLDEN / "sentencepiece"
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as work:
-        corpus = pathlib.Path(work, "corpus.txt")
-        corpus.write_text("\n".join(line.replace("\n", " ") for line in CORPUS))
+    with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):  # the model records the paths it is given
+        pathlib.Path("corpus.txt").write_text("\n".join(line.replace("\n", " ") for line in CORPUS))
         sentencepiece.SentencePieceTrainer.train(
-            input=str(corpus), model_prefix=f"{work}/m", vocab_size=600, model_type="bpe", byte_fallback=True,
+            input="corpus.txt", model_prefix="m", vocab_size=600, model_type="bpe", byte_fallback=True,
             normalization_rule_name="identity", remove_extra_whitespaces=False, split_digits=True,
             allow_whitespace_only_pieces=True, character_coverage=0.999, num_threads=1, minloglevel=2)  # fmt: skip
-        shutil.copy(f"{work}/m.model", folder / "tokenizer.model")
+        shutil.copy("m.model", folder / "tokenizer.model")
     config = {"tokenizer_class": "LlamaTokenizer", **ROLES, "add_bos_token": True, "add_eos_token": False,
               "added_tokens_decoder": {
                   "0": {"content": "<unk>", "special": True, "normalized": False},
@@ -242,6 +243,32 @@ def make_sentencepiece():
         write(name, cases_of(tokenizer), adds_bos=True, bos=1, eos=2, vocab_size=len(tokenizer))
 
 
+def make_sentencepiece_gguf():
+    """The same model as a GGUF file, as llama.cpp's converter writes Llama 2; ids by transformers from the original."""
+    processor = sentencepiece.SentencePieceProcessor(str(GOLDEN / "sentencepiece" / "tokenizer.model"))
+    ids = range(processor.get_piece_size())
+    kinds = [2 if processor.is_unknown(i) else 3 if processor.is_control(i) else 6 if processor.is_byte(i) else 1 for i in ids]
+    tokens = [processor.id_to_piece(i) for i in ids] + ["<|im_start|>", "<|plain|>"]
+    writer = gguf.GGUFWriter(GOLDEN / "sentencepiece.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([processor.get_score(i) for i in ids] + [-10000.0, -10000.0])
+    writer.add_token_types(kinds + [3, 4])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(GOLDEN / "sentencepiece" / "tokenizer.model", folder)
+        decoder = {str(i): {"content": tokens[i], "special": i != 601, "normalized": False} for i in (0, 1, 2, 600, 601)}
+        config = {"tokenizer_class": "LlamaTokenizer", **ROLES, "legacy": False, "added_tokens_decoder": decoder}
+        pathlib.Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        write("sentencepiece_gguf", cases_of(tokenizer), adds_bos=True, bos=1, eos=2, vocab_size=len(tokenizer))
+
+
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     make_llama3()
@@ -250,3 +277,4 @@ if __name__ == "__main__":
     make_splits()
     make_smollm2()
     make_sentencepiece()
+    make_sentencepiece_gguf()
