@@ -1,0 +1,140 @@
+#include "ee/checkpoint/training_state.h"
+
+#include <sys/resource.h>
+
+#include <csignal>
+
+#include "ee/base/error.h"
+#include "folders.h"
+
+namespace ee::checkpoint {
+namespace {
+
+using base::UserError;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::ThrowsMessage;
+
+TrainingCheckpoint example(int64_t step, std::optional<double> metric = std::nullopt) {
+  TrainingCheckpoint checkpoint;
+  checkpoint.state = {.step = step,
+                      .samples_consumed = 16 * step,
+                      .rng = "12 34",
+                      .config_echo = R"({"lr": 0.1})",
+                      .model_fingerprint = "abc",
+                      .metric = metric,
+                      .best_metric = 0.1 + 0.2,
+                      .metrics = {{"tokens", 1e15}, {"third", 1.0 / 3}}};
+  checkpoint.exits["exits.2.norm.weight"] = at::full({8}, static_cast<double>(step));
+  checkpoint.optimizer["exits.2.norm.weight.exp_avg"] = at::rand({8});
+  return checkpoint;
+}
+
+class TrainingStateTest : public ::testing::Test {
+ protected:
+  std::optional<fs::path> latest() {
+    warnings_.clear();
+    return find_latest_training_state(root(), [&](const std::string& text) { warnings_.push_back(text); });
+  }
+  const fs::path& root() const { return folder_.path(); }
+  std::vector<std::string> names() const {
+    std::vector<std::string> names = unexpected_names(root(), {});
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  TempFolder folder_;
+  std::vector<std::string> warnings_;
+};
+
+TEST_F(TrainingStateTest, ComesBackBitForBit) {
+  const TrainingCheckpoint saved = example(30, 2.5);
+  const fs::path path = save_training_state(root(), saved);
+  EXPECT_EQ(path.filename(), "step-30");
+  const TrainingCheckpoint loaded = load_training_state(path);
+  EXPECT_EQ(loaded.state, saved.state);
+  ASSERT_EQ(loaded.exits.size(), 1u);
+  EXPECT_TRUE(at::equal(loaded.exits.begin()->second, saved.exits.begin()->second));
+  EXPECT_TRUE(at::equal(loaded.optimizer.at("exits.2.norm.weight.exp_avg"), saved.optimizer.begin()->second));
+}
+
+TEST_F(TrainingStateTest, SurvivesValuesThatJsonCannotHold) {
+  TrainingCheckpoint checkpoint = example(1, std::nan(""));
+  checkpoint.state.metrics["loss"] = std::nan("");
+  checkpoint.state.config_echo = "\xff";
+  const TrainingState state = load_training_state(save_training_state(root(), checkpoint)).state;
+  EXPECT_EQ(state.metric, std::nullopt);
+  EXPECT_FALSE(state.metrics.contains("loss"));
+}
+
+TEST_F(TrainingStateTest, LatestIsTheHighestNumber) {
+  EXPECT_EQ(latest(), std::nullopt);
+  for (const int64_t step : {9, 100, 20}) save_training_state(root(), example(step));
+  EXPECT_EQ(latest()->filename(), "step-100");
+  EXPECT_THAT(warnings_, IsEmpty());
+  EXPECT_EQ(find_latest_training_state(root() / "absent", [](const auto&) {}), std::nullopt);
+}
+
+TEST_F(TrainingStateTest, PassesOverWhatIsNotComplete) {
+  for (const int64_t step : {1, 2, 3, 4, 5, 6}) save_training_state(root(), example(step));
+  fs::remove(root() / "step-6/manifest.json");
+  fs::resize_file(root() / "step-5/exits.safetensors", 40);
+  fs::remove(root() / "step-4/state.json");
+  std::string flipped = bytes_of(root() / "step-3/optimizer.safetensors");
+  flipped.back() ^= 1;
+  write_text(root() / "step-3/optimizer.safetensors", flipped);
+  write_text(root() / "step-2/manifest.json", "{\"files\": 3}");
+  EXPECT_EQ(latest()->filename(), "step-1");
+  EXPECT_THAT(warnings_, ElementsAre(AllOf(HasSubstr("step-6"), HasSubstr("manifest.json")),
+                                     AllOf(HasSubstr("step-5"), HasSubstr("exits.safetensors")),
+                                     AllOf(HasSubstr("step-4"), HasSubstr("state.json is missing")),
+                                     AllOf(HasSubstr("step-3"), HasSubstr("optimizer.safetensors")),
+                                     HasSubstr("step-2")));
+  for (const char* name : {"step-2", "step-3", "step-4", "step-5", "step-6"})
+    EXPECT_THROW(load_training_state(root() / name), UserError) << name;
+}
+
+TEST_F(TrainingStateTest, SavingAStepAgainReplacesIt) {
+  save_training_state(root(), example(7));
+  TrainingCheckpoint again = example(7);
+  again.exits.begin()->second.fill_(-1);
+  save_training_state(root(), again);
+  EXPECT_TRUE(at::equal(load_training_state(*latest()).exits.begin()->second, again.exits.begin()->second));
+  EXPECT_THAT(names(), ElementsAre("step-7"));
+}
+
+TEST_F(TrainingStateTest, PruneKeepsTheLastAndTheBest) {
+  for (const int64_t step : {1, 2, 3, 4, 10})
+    save_training_state(root(), example(step, step == 2 ? 1.0 : 2.0));
+  fs::create_directory(root() / ".step-11.partial-123");  // what kill -9 leaves
+  write_text(root() / "notes.txt", "");
+  prune_training_states(root(), 2, true);
+  EXPECT_THAT(names(), ElementsAre("notes.txt", "step-10", "step-2", "step-4"));
+  prune_training_states(root(), 1, false);
+  EXPECT_THAT(names(), ElementsAre("notes.txt", "step-10"));
+}
+
+TEST_F(TrainingStateTest, FullDiskKeepsTheOlderOnes) {
+  save_training_state(root(), example(1));
+  TrainingCheckpoint large = example(2);
+  large.exits["large"] = at::zeros({100000});
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit small = before;
+  small.rlim_cur = 20000;
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  EXPECT_THAT([&] { save_training_state(root(), large); },
+              ThrowsMessage<UserError>(HasSubstr("cannot write")));
+  large.state.step = 1;  // replacing
+  EXPECT_THROW(save_training_state(root(), large), UserError);
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_THAT(names(), ElementsAre("step-1"));
+  EXPECT_EQ(load_training_state(*latest()).exits.size(), 1u);
+}
+
+}  // namespace
+}  // namespace ee::checkpoint
