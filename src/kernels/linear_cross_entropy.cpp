@@ -65,12 +65,15 @@ fused::Softmax chunked_forward(const at::Tensor& hidden, const at::Tensor& weigh
 void dense_backward(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
                     const fused::Softmax& softmax, const at::Tensor& scale,
                     const LinearCrossEntropyOptions& options, at::Tensor grad_hidden,
-                    const at::Tensor& weight_grad) {
+                    at::Tensor weight_grad) {
   const double inverse = 1.0 / options.temperature;
   const at::Tensor max = softmax.max.unsqueeze(1), log_sum = softmax.log_sum.unsqueeze(1);
   const at::Tensor factor = scale.mul(inverse).unsqueeze(1);
   const at::Tensor target_gradient =
       softmax.target_logit.sub(softmax.max).mul_(inverse).sub_(softmax.log_sum).exp_().sub_(1).unsqueeze(1);
+  at::Tensor sum =
+      at::zeros_like(softmax.max);  // of a token's gradients of the logits: minus what was filtered
+  at::Tensor row_sum = at::zeros({hidden.size(1)}, grad_hidden.options());
   for_each_chunk(
       hidden, weight, options.vocab_chunk, [&](int64_t first, const at::Tensor& rows, at::Tensor gradient) {
         gradient.sub_(max).mul_(inverse).sub_(log_sum).exp_();
@@ -78,7 +81,10 @@ void dense_backward(const at::Tensor& hidden, const at::Tensor& weight, const at
         const auto [column, inside] = target_columns(targets, first, gradient.size(1));
         gradient.scatter_(1, column,
                           at::where(inside.unsqueeze(1), target_gradient, gradient.gather(1, column)));
-        gradient = gradient.mul_(factor).to(rows.scalar_type());
+        gradient.mul_(factor);
+        sum.add_(gradient.sum(1));
+        row_sum.add_(rows.sum(0, false, at::kFloat));
+        gradient = gradient.to(rows.scalar_type());
         if (rows.scalar_type() == at::kFloat)
           grad_hidden.addmm_(gradient, rows);
         else
@@ -90,6 +96,10 @@ void dense_backward(const at::Tensor& hidden, const at::Tensor& weight, const at
         else
           grad_rows.add_(at::mm(gradient.t(), hidden));
       });
+  if (options.gradient_filter == 0) return;
+  const at::Tensor spread = sum.div_(-static_cast<double>(weight.size(0)));
+  grad_hidden.add_(at::outer(spread, row_sum));
+  if (weight_grad.defined()) weight_grad.add_(at::matmul(spread, hidden.to(at::kFloat)));
 }
 
 bool is_real(at::ScalarType type) { return type == at::kFloat || type == at::kBFloat16; }
@@ -167,8 +177,9 @@ at::Tensor LinearCrossEntropy::backward(const at::Tensor& token_scale, const at:
 void LinearCrossEntropy::backward_filtered(const at::Tensor& scale, const at::Tensor& grad_hidden,
                                            const at::Tensor& weight_grad) {
   const fused::Softmax& softmax = state_->softmax;
-  const std::vector<int64_t> overflowed = fused::settle(state_->candidates, softmax, targets_, scale,
-                                                        options_.temperature, options_.gradient_filter);
+  const std::vector<int64_t> overflowed =
+      fused::settle(state_->candidates, softmax, targets_, scale, weight_.size(0), options_.temperature,
+                    options_.gradient_filter);
   fused::add_hidden_gradient(state_->candidates, weight_, grad_hidden);
   if (weight_grad.defined()) fused::add_weight_gradient(state_->candidates, state_->hidden, weight_grad);
   if (overflowed.empty()) return;

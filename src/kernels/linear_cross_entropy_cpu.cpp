@@ -260,41 +260,48 @@ Softmax forward(const at::Tensor& hidden, const at::Tensor& weight, const at::Te
 }
 
 std::vector<int64_t> settle(Candidates& candidates, const Softmax& softmax, const at::Tensor& targets,
-                            const at::Tensor& scale, double temperature, double filter) {
+                            const at::Tensor& scale, int64_t vocab, double temperature, double filter) {
   const float* max = softmax.max.const_data_ptr<float>();
   const float* log_sum = softmax.log_sum.const_data_ptr<float>();
   const float* target_logit = softmax.target_logit.const_data_ptr<float>();
   const float* scales = scale.const_data_ptr<float>();
   const int64_t* target = targets.const_data_ptr<int64_t>();
-  const auto inverse = static_cast<float>(1.0 / temperature);
+  const auto inverse = static_cast<float>(1.0 / temperature), least = static_cast<float>(filter);
   const int64_t tokens = candidates.tokens, parts = candidates.parts;
   std::vector<uint8_t> overflowed(tokens, 0);
+  candidates.spread.assign(tokens, 0);
 
   const auto settle_token = [&](int64_t token) {
+    const auto size = [&](int64_t part) -> int32_t& { return candidates.count[part * tokens + token]; };
+    const auto probability = [&](float logit) {
+      return std::exp((logit - max[token]) * inverse - log_sum[token]);
+    };
+    for (int64_t part = 0; part < parts; ++part) overflowed[token] |= size(part) == Candidates::kOverflow;
+    overflowed[token] &= scales[token] != 0;
     bool has_target = false;
+    double sum = 0;
     for (int64_t part = 0; part < parts; ++part) {
-      int32_t& size = candidates.count[part * tokens + token];
-      overflowed[token] |= size == Candidates::kOverflow && scales[token] != 0;
-      if (scales[token] == 0 || overflowed[token]) size = 0;
+      if (scales[token] == 0 || overflowed[token]) size(part) = 0;
       Entry* list = candidates.list(part, token);
       int32_t kept = 0;
-      for (int32_t i = 0; i < size; ++i) {
+      for (int32_t i = 0; i < size(part); ++i) {
         const bool is_target = list[i].index == target[token];
-        const float p = std::exp((list[i].value - max[token]) * inverse - log_sum[token]);
-        if (!(p >= static_cast<float>(filter)) && !is_target) continue;
+        const float p = probability(list[i].value);
+        if (!(p >= least) && !is_target) continue;
         list[kept++] = {list[i].index, scales[token] * inverse * (p - is_target)};
+        sum += list[kept - 1].value;
         has_target |= is_target;
       }
-      size = kept;
+      size(part) = kept;
     }
-    if (overflowed[token]) {
-      for (int64_t part = 0; part < parts; ++part) candidates.count[part * tokens + token] = 0;
-    } else if (!has_target && scales[token] != 0) {
-      const float p = std::exp((target_logit[token] - max[token]) * inverse - log_sum[token]);
-      int32_t& size = candidates.count[token];
-      size = insert_target(candidates.list(0, token), size,
-                           {static_cast<int32_t>(target[token]), scales[token] * inverse * (p - 1)});
+    if (overflowed[token] || scales[token] == 0) return;
+    if (!has_target) {
+      const float gradient = scales[token] * inverse * (probability(target_logit[token]) - 1);
+      size(0) =
+          insert_target(candidates.list(0, token), size(0), {static_cast<int32_t>(target[token]), gradient});
+      sum += gradient;
     }
+    candidates.spread[token] = static_cast<float>(-sum / static_cast<double>(vocab));
   };
   at::parallel_for(0, tokens, 1, [&](int64_t begin, int64_t end) {
     for (int64_t token = begin; token < end; ++token) settle_token(token);
@@ -311,12 +318,15 @@ void add_hidden_gradient(const Candidates& gradients, const at::Tensor& weight,
   const WeightBlocks blocks(weight);
   const int64_t width = weight.size(1), tokens = gradients.tokens, lists = gradients.parts * tokens;
   float* out = grad_hidden.data_ptr<float>();
+  std::vector<Entry> all_rows(blocks.rows());
+  for (int64_t r = 0; r < blocks.rows(); ++r) all_rows[r] = {static_cast<int32_t>(r), 1.0f};
   at::parallel_for(0, tokens, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch;
+    std::vector<float> scratch, row_sum(width, 0.0f);
     std::vector<int32_t> done(lists, 0);  // entries of each list that lie in earlier blocks
     for (int64_t block = 0; block < blocks.count(); ++block) {
       const float* rows = blocks.get(block, scratch);
       const int32_t first = blocks.first(block), last = first + static_cast<int32_t>(blocks.rows_of(block));
+      tile::add_rows(row_sum.data(), rows, width, 0, all_rows.data(), last - first);
       for (int64_t token = begin; token < end; ++token)
         for (int64_t list = token; list < lists; list += tokens) {
           const Entry* entries = gradients.entries.get() + list * Candidates::kStride;
@@ -325,6 +335,10 @@ void add_hidden_gradient(const Candidates& gradients, const at::Tensor& weight,
           tile::add_rows(out + token * width, rows, width, first, entries + done[list], stop - done[list]);
           done[list] = stop;
         }
+    }
+    for (int64_t token = begin; token < end; ++token) {
+      const Entry spread{0, gradients.spread[token]};
+      tile::add_rows(out + token * width, row_sum.data(), width, 0, &spread, 1);
     }
   });
 }
@@ -336,6 +350,12 @@ void add_weight_gradient(const Candidates& gradients, const at::Tensor& hidden,
   const float* states = hidden.const_data_ptr<float>();
   float* out = weight_grad.data_ptr<float>();
   const int64_t threads = at::get_num_threads();
+  std::vector<Entry> spread;
+  for (int64_t token = 0; token < gradients.tokens; ++token)
+    spread.push_back({static_cast<int32_t>(token), gradients.spread[token]});
+  std::vector<float> common(width, 0.0f);  // goes to every row
+  tile::add_rows(common.data(), states, width, 0, spread.data(), gradients.tokens);
+  const Entry once{0, 1.0f};
   // Every thread walks all lists and takes each threads-th block: frequent tokens gather at the vocabulary's
   // beginning, a division into ranges would be uneven. The order of a row's sum is the order of tokens.
   at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
@@ -353,6 +373,7 @@ void add_weight_gradient(const Candidates& gradients, const at::Tensor& hidden,
       }
       for (int64_t r = 0; own && r < last - first; ++r) {
         tile::add_rows(out + (first + r) * width, states, width, 0, by_row[r].data(), std::ssize(by_row[r]));
+        tile::add_rows(out + (first + r) * width, common.data(), width, 0, &once, 1);
         by_row[r].clear();
       }
     }

@@ -28,6 +28,8 @@ struct Candidates {
   std::unique_ptr<tile::Entry[]>
       entries;  // [parts, tokens, kStride]: vocabulary row and logit, later gradient
 
+  std::vector<float> spread;  // [tokens], after settle(): gradient added to every logit
+
   tile::Entry* list(int64_t part, int64_t token) const {
     return entries.get() + (part * tokens + token) * kStride;
   }
@@ -46,10 +48,11 @@ Softmax forward(const at::Tensor& hidden, const at::Tensor& weight, const at::Te
                 double temperature, double filter, Candidates& candidates);
 
 // Turns candidate logits into gradients of the logits: what is below `filter` goes, the target always is
-// there. scale [tokens] f32: d loss / d (loss of the token); tokens with 0 get empty lists. Returns the
-// tokens whose lists overflowed; their lists are empty now.
+// there, and the mass that went is spread over the vocabulary, so that a token's gradients sum to 0 as the
+// exact ones do. scale [tokens] f32: d loss / d (loss of the token); tokens with 0 get empty lists. Returns
+// the tokens whose lists overflowed; their lists are empty now.
 std::vector<int64_t> settle(Candidates& candidates, const Softmax& softmax, const at::Tensor& targets,
-                            const at::Tensor& scale, double temperature, double filter);
+                            const at::Tensor& scale, int64_t vocab, double temperature, double filter);
 
 // grad_hidden [tokens, hidden] f32 += gradients x weight.
 void add_hidden_gradient(const Candidates& gradients, const at::Tensor& weight,

@@ -116,9 +116,9 @@ inline void update(const float* logits, int32_t first, int count, float scale, i
       if (row[lane] >= 0 && row[lane] < count)
         state.target_logit[half * kLanes + lane] = logits[row[lane] * kPanelTokens + lane];
   }
-  Floats sum = load(sum_at) * exp2((old_max - max) * scale);
+  Floats sum{};  // apart from the old sum, whose last bit may be larger than a whole entry of the tail
   for (int r = 0; r < count; ++r) sum += exp2((load(logits + r * kPanelTokens) - max) * scale);
-  store(sum_at, sum);
+  store(sum_at, load(sum_at) * exp2((old_max - max) * scale) + sum);
 }
 
 // Calls found(lane, row, logit) for the logits of 8 tokens that may still have a probability of at least
