@@ -5,16 +5,21 @@
 
 #include "ee/model/backbone.h"
 #include "operators.h"
+#include "pointwise_cpu.h"
 
 namespace ee::model {
 
 bool needs_autograd(std::initializer_list<at::Tensor> tensors) {
   return c10::GradMode::is_enabled() &&
          std::any_of(tensors.begin(), tensors.end(),
-                     [](const at::Tensor& tensor) { return tensor.defined() && tensor.requires_grad(); });
+                     [](const at::Tensor& tensor) { return tensor.requires_grad(); });
 }
 
 at::Tensor rotate(at::Tensor x, const at::Tensor& cos, const at::Tensor& sin) {
+  if (!needs_autograd({x}) && fused::takes(x)) {
+    fused::rotate(x, cos, sin);
+    return x;
+  }
   const int64_t half = x.size(-1) / 2;
   const at::Tensor c = cos.narrow(-1, 0, half).unsqueeze(1);  // [seq, 1, head_dim / 2]
   const at::Tensor s = sin.narrow(-1, 0, half).unsqueeze(1);
@@ -28,6 +33,10 @@ at::Tensor silu_times(at::Tensor gate, const at::Tensor& up) {
   if (needs_autograd({gate, up})) {
     return at::silu(gate) * up;
   }
+  if (fused::takes(gate) && fused::takes(up)) {
+    fused::silu_times(gate, up);
+    return gate;
+  }
   return at::silu_(gate).mul_(up);
 }
 
@@ -36,6 +45,10 @@ at::Tensor add_residual(at::Tensor branch, const at::Tensor& residual) {
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  if (!needs_autograd({x, weight}) && fused::takes(x) && fused::takes(weight) &&
+      x.scalar_type() == weight.scalar_type()) {
+    return fused::rms_norm(x, weight, eps);
+  }
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor scale = (wide * wide).mean(-1, /*keepdim=*/true).add(eps).rsqrt();
   return (wide * scale).to(x.scalar_type()) * weight;

@@ -15,7 +15,10 @@ struct ExitLossOptions {
 
 // Runs the exit forward and backward on `input` (no gradient goes into it): adds to the .grad of the exit's
 // parameters d(scale * mean over tokens of [token weight *] cross entropy). Everything but the gradients is
-// freed on return. targets [batch, seq] i64. Returns the unscaled mean loss.
+// freed on return. targets [batch, seq] i64, kernels::kIgnoreToken where there is none; means are over the
+// others. The confidence weight is the exit's largest probability at its temperature, detached and not
+// normalized (EE-Tuning, dynamic token-wise loss weighting). Returns the mean cross entropy without weights
+// and scale, comparable to evaluation; 0 and no gradient when no token has a target.
 double accumulate_exit_gradient(const model::Backbone& backbone, ExitHead& exit, const ExitInput& input,
                                 const at::Tensor& targets, const ExitLossOptions& options);
 
