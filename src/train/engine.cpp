@@ -1,5 +1,7 @@
 #include "ee/train/engine.h"
 
+#include <algorithm>
+
 #include "ee/exits/exit_loss.h"
 
 namespace ee::train {
