@@ -32,7 +32,7 @@ void add_pass(Evaluation& sum, const std::vector<kernels::TokenStats>& heads) {
   const kernels::TokenStats& last = heads.back();
   std::vector<at::Tensor> staying;  // per threshold: tokens no exit has taken yet, [tokens] bool
   for ([[maybe_unused]] const double threshold : kThresholds) {
-    staying.push_back(at::ones_like(last.argmax, at::kBool));
+    staying.push_back(at::ones({last.argmax.numel()}, at::kBool));
   }
   sum.tokens += last.loss.numel();
   for (size_t h = 0; h < heads.size(); ++h) {

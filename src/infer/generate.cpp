@@ -96,11 +96,7 @@ double Generation::decode_tokens_per_second() const {
   return tokens.size() > 1 ? 1000.0 * static_cast<double>(tokens.size() - 1) / milliseconds : 0.0;
 }
 
-void check_generate(const model::Backbone& backbone, std::span<const int64_t> prompt,
-                    const GenerateOptions& options) {
-  const config::ModelConfig& config = backbone.config;
-  const int64_t context = options.context == 0 ? config.max_positions : options.context;
-  const auto length = static_cast<int64_t>(prompt.size());
+void check_options(const GenerateOptions& options) {
   check_sampling(options.sampling);
   if (!(options.threshold >= 0.0 && options.threshold <= 1.0)) {
     throw base::UserError("threshold is {}, expected a probability in [0, 1]", options.threshold);
@@ -108,7 +104,19 @@ void check_generate(const model::Backbone& backbone, std::span<const int64_t> pr
   if (options.max_new_tokens < 1) {
     throw base::UserError("max-new-tokens is {}, expected at least 1", options.max_new_tokens);
   }
-  if (context < 1 || context > config.max_positions) {
+  if (options.context < 0) {
+    throw base::UserError("context is {}, expected at least 1 (0: what the model allows)", options.context);
+  }
+  StopStrings checks_them(options.stop);
+}
+
+void check_generate(const model::Backbone& backbone, std::span<const int64_t> prompt,
+                    const GenerateOptions& options) {
+  const config::ModelConfig& config = backbone.config;
+  const int64_t context = options.context == 0 ? config.max_positions : options.context;
+  const auto length = static_cast<int64_t>(prompt.size());
+  check_options(options);
+  if (context > config.max_positions) {
     throw base::UserError("context is {}, expected 1 to {}, the model's max_position_embeddings",
                           options.context, config.max_positions);
   }

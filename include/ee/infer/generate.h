@@ -18,13 +18,17 @@ struct GenerateOptions {
   int64_t max_new_tokens = 128;
   int64_t context = 0;     // prompt and new tokens may not exceed it; 0: the model's max_positions
   double threshold = 1.0;  // confidence from which an exit makes the token; 1: the full model
-  SamplingOptions sampling;
-  std::vector<std::string> stop;  // the text ends in front of the first of these
+  SamplingOptions sampling = {};
+  std::vector<std::string> stop = {};  // the text ends in front of the first of these
   bool probe = false;             // keep what every exit says at each position; nothing is skipped then
 };
 
-// UserError naming the option: threshold outside [0, 1], max_new_tokens < 1, context beyond the model's
-// positions, an empty prompt, a token outside the vocabulary, prompt and new tokens longer than the context.
+// What can be checked before a model is loaded. UserError naming the option: threshold outside [0, 1],
+// max_new_tokens < 1, sampling options out of range, an empty stop string.
+void check_options(const GenerateOptions& options);
+
+// UserError: as check_options(); context beyond the model's positions, an empty prompt, a token outside the
+// vocabulary, prompt and new tokens longer than the context.
 void check_generate(const model::Backbone& backbone, std::span<const int64_t> prompt,
                     const GenerateOptions& options);
 

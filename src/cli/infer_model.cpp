@@ -1,0 +1,50 @@
+#include "infer_model.h"
+
+#include <ATen/Parallel.h>
+
+#include "ee/base/error.h"
+#include "ee/config/exit_spec.h"
+#include "ee/config/model_config.h"
+
+namespace ee::cli {
+
+namespace {
+
+constexpr int64_t kMostThreads = 1024;
+
+config::Precision parse_precision(const std::string& text) {
+  const std::optional<config::Precision> precision = config::value_of<config::Precision>(text);
+  if (!precision) {
+    throw base::UserError("option --precision: expected stored, f32 or bf16, got '{}'", text);
+  }
+  return *precision;
+}
+
+}  // namespace
+
+void ModelArguments::declare(CommandLine& line) {
+  line.value("model", "DIR", folder, "model folder, with or without exits").required("model");
+  line.value("exits", "LAYERS", exits, "only these exits, as 10,22 (default: all of the folder)");
+  line.value("precision", "stored|f32|bf16", precision, "dtype of weights and computation");
+  line.value("threads", "N", threads, "threads that compute, 0: one per core");
+}
+
+infer::Model ModelArguments::load() const {
+  if (threads < 0 || threads > kMostThreads) {
+    throw base::UserError("option --threads: expected 0 to {}, got {}", kMostThreads, threads);
+  }
+  if (threads > 0) {
+    at::set_num_threads(static_cast<int>(threads));
+  }
+  infer::LoadRequest request{.folder = folder, .precision = parse_precision(precision), .exits = {}};
+  if (!exits.empty()) {
+    request.exits = config::parse_layers(exits, config::read_model_config(folder).layers);
+  }
+  return infer::load_model(request);
+}
+
+std::unique_ptr<tokenizer::Tokenizer> ModelArguments::load_tokenizer(const infer::Model& model) const {
+  return infer::load_tokenizer(folder, model.backbone.config);
+}
+
+}  // namespace ee::cli

@@ -1,0 +1,149 @@
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "ee/base/error.h"
+#include "ee/base/file.h"
+#include "ee/eval/score.h"
+#include "ee/format/jsonl.h"
+#include "ee/format/safetensors.h"
+#include "infer_commands.h"
+#include "infer_model.h"
+
+namespace ee::cli {
+
+namespace {
+
+using base::UserError;
+using Json = nlohmann::ordered_json;
+
+struct ScoreArguments {
+  ModelArguments model;
+  std::string input, output, logits;
+};
+
+struct InputLine {
+  std::vector<int64_t> tokens;
+  std::string where;  // "file:line"
+};
+
+// The tokenizer is loaded when the first line of text needs it.
+class InputReader {
+ public:
+  InputReader(const ScoreArguments& arguments, const infer::Model& model)
+      : arguments_(arguments), model_(model), lines_(arguments.input) {}
+
+  std::optional<InputLine> next() {
+    nlohmann::json line;
+    if (!lines_.next(line)) {
+      return std::nullopt;
+    }
+    const std::string where = lines_.where();
+    const bool has_tokens = line.is_object() && line.contains("tokens");
+    const bool has_text = line.is_object() && line.contains("text");
+    if (has_tokens == has_text) {
+      throw UserError("{}: expected an object with either \"tokens\" or \"text\"", where);
+    }
+    return InputLine{has_tokens ? read_tokens(line["tokens"], where) : encode(line["text"], where), where};
+  }
+
+ private:
+  static std::vector<int64_t> read_tokens(const nlohmann::json& tokens, const std::string& where) {
+    if (!tokens.is_array() ||
+        !std::ranges::all_of(tokens, [](const auto& token) { return token.is_number_integer(); })) {
+      throw UserError("{}: \"tokens\" must be an array of whole numbers", where);
+    }
+    return tokens.get<std::vector<int64_t>>();
+  }
+
+  std::vector<int64_t> encode(const nlohmann::json& text, const std::string& where) {
+    if (!text.is_string()) {
+      throw UserError("{}: \"text\" must be a string", where);
+    }
+    if (!tokenizer_) {
+      tokenizer_ = arguments_.model.load_tokenizer(model_);
+    }
+    return infer::encode_prompt(*tokenizer_, text.get<std::string>());
+  }
+
+  const ScoreArguments& arguments_;
+  const infer::Model& model_;
+  format::JsonlReader lines_;
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer_;
+};
+
+// {"tokens":[...],"layers":{"final":{"logprobs":[null,...],"argmax":[...]},"10":{...}}}
+std::string output_line(const InputLine& line, const std::vector<eval::LayerScores>& scores) {
+  Json layers;
+  for (const eval::LayerScores& layer : scores) {
+    Json logprobs = Json::array({nullptr});  // of the first token: nothing stands before it
+    for (const double logprob : layer.logprobs) {
+      logprobs.push_back(logprob);
+    }
+    layers[layer.name] = {{"logprobs", logprobs}, {"argmax", layer.argmax}};
+  }
+  return Json{{"tokens", line.tokens}, {"layers", layers}}.dump() + "\n";
+}
+
+// Raw output of every head: f32 tensors `final`, `10`, ... [tokens, vocab]. The file appears complete or not
+// at all.
+void write_logits(const std::filesystem::path& path, const infer::Model& model, const InputLine& line) {
+  std::vector<format::TensorToWrite> tensors;
+  eval::raw_logits(model, line.tokens, line.where, [&](const eval::NamedLogits& layer) {
+    const auto produce = [logits = layer.logits](const auto& sink) {
+      sink({static_cast<const std::byte*>(logits.const_data_ptr()), logits.nbytes()});
+    };
+    tensors.push_back({layer.name, format::DType::f32, layer.logits.sizes().vec(), produce});
+  });
+  std::filesystem::path temporary = path;
+  temporary += ".tmp";
+  try {
+    format::write_safetensors(temporary, tensors);
+    std::filesystem::rename(temporary, path);
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove(temporary, ignored);
+    throw;
+  }
+}
+
+}  // namespace
+
+int run_score(const std::vector<std::string>& args) {
+  ScoreArguments arguments;
+  CommandLine line(
+      "ee-infer score --model DIR --input LINES.jsonl --output OUT.jsonl [--logits OUT.safetensors]",
+      "Log probability of every token of each input line ({\"tokens\":[...]} or {\"text\":\"...\"}) and "
+      "the most probable next token, for the final layer and every exit.");
+  arguments.model.declare(line);
+  line.value("input", "FILE", arguments.input, "JSON Lines to score").required("input");
+  line.value("output", "FILE", arguments.output, "JSON Lines to write").required("output");
+  line.value("logits", "FILE", arguments.logits,
+             "raw f32 logits of a single input line, before division by an exit's temperature");
+  if (!line.parse(args)) {
+    return 0;
+  }
+  const infer::Model model = arguments.model.load();
+  InputReader reader(arguments, model);
+  std::string output;
+  std::optional<InputLine> first;
+  int64_t count = 0;
+  while (const std::optional<InputLine> input = reader.next()) {
+    if (++count > 1 && !arguments.logits.empty()) {
+      throw UserError("{}: --logits is for a single input line, this is the second", input->where);
+    }
+    output += output_line(*input, eval::score_tokens(model, input->tokens, input->where));
+    if (!first) {
+      first = input;
+    }
+  }
+  if (!first) {
+    throw UserError("{} has no lines, expected at least one JSON object", arguments.input);
+  }
+  if (!arguments.logits.empty()) {
+    write_logits(arguments.logits, model, *first);
+  }
+  base::write_file_atomically(arguments.output, output);
+  return 0;
+}
+
+}  // namespace ee::cli

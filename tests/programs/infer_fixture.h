@@ -1,0 +1,63 @@
+// ee-infer on a tiny model with exits at layers 2 (mlp) and 4 (norm, own head), as real processes.
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "ee/checkpoint/attach.h"
+#include "support/model_on_disk.h"
+#include "support/process.h"
+
+namespace ee {
+
+class Infer : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const auto* suite = testing::UnitTest::GetInstance()->current_test_suite();
+    root_ =
+        std::filesystem::path(testing::TempDir()) / fmt::format("ee-infer-{}-{}", ::getpid(), suite->name());
+    std::filesystem::remove_all(root_);
+    test::write_tiny_model(root_ / "plain");
+    checkpoint::attach_exits(
+        {.source = root_ / "plain",
+         .output = root_ / "model",
+         .exits = {{.layer = 2, .kind = config::ExitKind::mlp},
+                   {.layer = 4, .kind = config::ExitKind::norm, .head = config::HeadKind::own}},
+         .dtype = {}});
+  }
+  static void TearDownTestSuite() { std::filesystem::remove_all(root_); }
+
+  static std::filesystem::path write(const std::string& name, std::string_view text) {
+    std::ofstream(root_ / name, std::ios::binary) << text;
+    return root_ / name;
+  }
+  static std::string path(const std::string& name) { return (root_ / name).string(); }
+
+  // The arguments with --model of the tiny model and one thread behind them.
+  static test::Finished run(std::vector<std::string> args, const std::string& model = "model") {
+    args.insert(args.end(), {"--model", path(model), "--threads", "1"});
+    return run_bare(args);
+  }
+  static test::Finished run_bare(const std::vector<std::string>& args) {
+    return test::Process(EE_BIN_DIR "/ee-infer", args, root_ / "output.log").wait();
+  }
+  static nlohmann::json run_json(std::vector<std::string> args, const std::string& model = "model") {
+    args.push_back("--json");
+    const test::Finished finished = run(args, model);
+    EXPECT_EQ(finished.exit_code, 0) << finished.output;
+    return nlohmann::json::parse(finished.output);
+  }
+  // The command fails with exit code 2 and a message that contains `words`.
+  static void expect_refused(const std::vector<std::string>& args, const std::string& words) {
+    const test::Finished finished = run(args);
+    EXPECT_EQ(finished.exit_code, 2) << finished.output;
+    EXPECT_THAT(finished.output, testing::HasSubstr(words));
+  }
+
+  static inline std::filesystem::path root_;
+};
+
+}  // namespace ee
