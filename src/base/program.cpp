@@ -7,6 +7,7 @@
 #include <new>
 
 #include "ee/base/error.h"
+#include "ee/base/temporary_failure.h"
 #include "version.h"
 
 namespace ee::base {
@@ -31,6 +32,9 @@ int run_program(const char* name, const std::function<int()>& body) {
   } catch (const UserError& error) {
     fmt::print(stderr, "{}: error: {}\n", name, error.what());
     return kExitUserError;
+  } catch (const TemporaryFailure& error) {
+    fmt::print(stderr, "{}: error: {}\n", name, error.what());
+    return kExitTemporaryFailure;
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "{}: error: out of memory\n", name);
   } catch (const std::exception& error) {

@@ -1,0 +1,88 @@
+#include "ee/comm/world.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <exception>
+#include <set>
+
+#include "ee/comm/error.h"
+#include "state.h"
+
+namespace ee::comm {
+
+namespace {
+
+bool strict_from_environment() {
+  const auto value = read_environment("EE_COMM_STRICT");
+  if (!value || value->empty() || *value == "0") return false;
+  if (*value != "1") throw base::UserError("EE_COMM_STRICT={}: 0 or 1 was expected", *value);
+  return true;
+}
+
+void join(World::State& world) {
+  const LaunchInfo& launch = world.launch;
+  try {
+    world.store = std::make_unique<Store>(launch, world.options.rendezvous_timeout);
+    world.watch = Watch::join(launch, world.options, *world.store,
+                              [activity = world.activity] { return activity->describe(); });
+  } catch (const BackendError& error) {
+    throw CommError(
+        fmt::format("rank {} of {} cannot meet the others at {}:{} (MASTER_ADDR:MASTER_PORT) within {} s: {}",
+                    launch.rank, launch.world_size, launch.master_addr, launch.master_port,
+                    std::chrono::duration<double>(world.options.rendezvous_timeout).count(), error.what()));
+  }
+}
+
+}  // namespace
+
+World::World(const LaunchInfo& launch, const WorldOptions& options) : state_(std::make_shared<State>()) {
+  state_->launch = launch;
+  state_->options = options;
+  state_->options.strict = options.strict || strict_from_environment();
+  state_->exceptions = std::uncaught_exceptions();
+  if (state_->options.strict && !options.device.is_cpu())
+    throw base::UserError("EE_COMM_STRICT=1 compares operations on CPU only; unset it, or use the CPU");
+  if (launch.world_size > 1) join(*state_);
+}
+
+World::~World() {
+  if (!state_->watch) return;
+  if (std::uncaught_exceptions() > state_->exceptions) {
+    state_->watch->report_failure("it ended with an error; its own message says which");
+    state_->watch->detach();
+  } else if (state_->watch->verdict()) {
+    state_->watch->detach();
+  } else {
+    state_->watch->leave();
+  }
+}
+
+int World::rank() const { return state_->launch.rank; }
+int World::size() const { return state_->launch.world_size; }
+const LaunchInfo& World::launch() const { return state_->launch; }
+at::Device World::device() const { return state_->options.device; }
+bool World::strict() const { return state_->options.strict; }
+
+Group World::make_group(const std::string& name, const std::vector<int>& ranks) {
+  const std::set<int> different(ranks.begin(), ranks.end());
+  EE_CHECK(!ranks.empty() && different.size() == ranks.size() && *different.begin() >= 0 &&
+               *different.rbegin() < size(),
+           "group {} of ranks {} in a world of {}", name, fmt::join(ranks, ", "), size());
+  EE_CHECK(different.contains(rank()), "rank {} makes group {} of ranks {}", rank(), name,
+           fmt::join(ranks, ", "));
+  EE_CHECK(state_->group_names.insert(name).second, "a second group {}", name);
+  return Group(std::make_shared<Group::State>(state_, name, ranks));
+}
+
+void World::set_context(std::string context) { state_->activity->set_context(std::move(context)); }
+
+void World::check() const {
+  const auto verdict = state_->watch ? state_->watch->verdict() : std::nullopt;
+  if (!verdict) return;
+  state_->watch->announce();
+  throw CommError(in_words(*verdict, state_->activity->describe(), rank()));
+}
+
+}  // namespace ee::comm
