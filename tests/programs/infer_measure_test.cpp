@@ -120,7 +120,7 @@ TEST_F(InferMeasure, EvalRefusesBadDataAndSizes) {
   expect_refused({"eval", "--data", data.string(), "--sequence-length", "500"}, "1 to 128");
   expect_refused({"eval", "--data", data.string(), "--sequences", "0", "--sequence-length", "4"},
                  "at least 1");
-  expect_refused({"eval", "--data", path("absent")}, "absent");
+  expect_refused({"eval", "--data", path("absent"), "--sequence-length", "64"}, "absent");
   expect_refused({"eval"}, "--data");
   const auto empty = write("empty.txt", "");
   expect_refused({"eval", "--data", empty.string(), "--sequence-length", "4"}, "empty.txt");
