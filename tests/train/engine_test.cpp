@@ -1,5 +1,6 @@
 #include "ee/train/engine.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/nll_loss.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -30,6 +31,7 @@ config::TuneOptions tune_options(int64_t micro_batch, int64_t global_batch) {
 
 Engine make_engine(const config::TuneOptions& options, const std::vector<ExitSpec>& specs = kSpecs,
                    int64_t steps = 100) {
+  at::set_num_threads(1);  // tensors this small only wait for each other
   auto backbone = test::tiny_backbone(test::tiny_config());
   auto exits = test::tiny_exits(backbone, specs);
   return {std::move(backbone), std::move(exits), options, steps};
@@ -106,6 +108,26 @@ TEST(Engine, LossOfEveryExitDecreases) {
   auto last = first;
   for (int64_t step = 1; step < 60; ++step) last = engine.step(source, step).losses;
   for (size_t i = 0; i < first.size(); ++i) EXPECT_LT(last[i], first[i] - 1.0) << kSpecs[i].layer;
+}
+
+TEST(Engine, Bf16BackboneTrainsFloat32Masters) {
+  const auto source = sample_source(16);
+  auto f32 = make_engine(tune_options(4, 4));
+  auto backbone = test::tiny_backbone(test::tiny_config(), 1, at::kBFloat16);
+  auto exits = test::tiny_exits(backbone, kSpecs);
+  for (auto& exit : exits) {
+    exits::visit_exit(backbone.config, exit,
+                      [](const auto&, const auto&, at::Tensor& member) { member = member.to(at::kFloat); });
+  }
+  Engine bf16(std::move(backbone), std::move(exits), tune_options(4, 4), 100);
+  const auto a = bf16.step(source, 0), b = f32.step(source, 0);
+  for (size_t i = 0; i < kSpecs.size(); ++i) {
+    EXPECT_NEAR(a.losses[i], b.losses[i], 0.05);
+    EXPECT_NEAR(a.gradient_norms[i], b.gradient_norms[i], 0.1 * b.gradient_norms[i]);
+  }
+  auto last = a;
+  for (int64_t step = 1; step < 60; ++step) last = bf16.step(source, step);
+  for (size_t i = 0; i < kSpecs.size(); ++i) EXPECT_LT(last.losses[i], a.losses[i] - 1.0) << kSpecs[i].layer;
 }
 
 TEST(Engine, BackboneIsNotTouched) {
