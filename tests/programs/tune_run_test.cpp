@@ -4,6 +4,7 @@
 #include <set>
 
 #include "ee/checkpoint/model_folder.h"
+#include "ee/checkpoint/tensor_files.h"
 #include "programs/tune_fixture.h"
 
 namespace ee {
