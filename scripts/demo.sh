@@ -35,7 +35,7 @@ find "$text" -type f -size +2k | LC_ALL=C sort | awk '{print (NR % 40 ? "train" 
 say "2. tune them: measure the speed, then as many steps as fit into $minutes minutes"
 tune=(ee-tune --config configs/smollm2.json --set model.path="$demo/exits" --set "data.train=[\"$demo/train\"]"
   --set "data.validation=[\"$demo/held-out\"]" --set data.cache="$demo/tokens")
-"${tune[@]}" --set steps=4 --set output="$demo/speed" --set evaluation.at_start=false --set evaluation.sequences=1 \
+"${tune[@]}" --set steps=4 --set schedule.warmup_steps=1 --set output="$demo/speed" --set evaluation.at_start=false --set evaluation.sequences=1 \
   --set logging.every_steps=1 >"$demo/speed.log" 2>&1 || { cat "$demo/speed.log"; exit 1; }
 steps=$(python3 - "$demo/speed.logs/metrics.jsonl" "$minutes" <<'PYTHON'
 import json, sys

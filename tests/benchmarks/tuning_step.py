@@ -26,7 +26,7 @@ def run(command):
 def ours(number):
     output = work / f"tuned-{number}"
     settings = {
-        "model.path": work / "exits", "output": output, "steps": steps, "logging.every_steps": 1,
+        "model.path": work / "exits", "output": output, "steps": steps, "schedule.warmup_steps": 1, "logging.every_steps": 1,
         "evaluation.at_start": "false", "evaluation.sequences": 1, "data.cache": work / "tokens",
     }
     run([root / "build/bin/ee-tune", "--config", root / "configs/smollm2.json",

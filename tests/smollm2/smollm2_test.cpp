@@ -1,4 +1,5 @@
 // The real model against Hugging Face transformers: golden/logits.safetensors is made by make_golden.py.
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 #include "ee/checkpoint/attach.h"
@@ -25,7 +26,8 @@ class SmolLm2 : public ::testing::Test {
   static fs::path source_dir() { return fs::path(EE_SOURCE_DIR) / "tests/smollm2"; }
 
   static inline fs::path folder_;
-  checkpoint::TensorFiles golden_ = checkpoint::TensorFiles::open_file(source_dir() / "golden/logits.safetensors");
+  checkpoint::TensorFiles golden_ =
+      checkpoint::TensorFiles::open_file(source_dir() / "golden/logits.safetensors");
 
   // `hidden` [1, seq, hidden], in front of the output embedding.
   void expect_golden(const std::string& name, const at::Tensor& hidden, const at::Tensor& head) {
@@ -46,14 +48,15 @@ TEST_F(SmolLm2, LogitsOfEveryExitEqualTransformers) {
   const auto listen = [&](int64_t depth, const model::LayerTrace& trace) {
     for (const auto& exit : exits) {
       if (exit.spec.depth() != depth) continue;
-      expect_golden(std::to_string(exit.spec.layer), exit.forward(backbone, exits::exit_input(exit.spec, trace)),
-                    exit.head);
+      expect_golden(std::to_string(exit.spec.layer),
+                    exit.forward(backbone, exits::exit_input(exit.spec, trace)), exit.head);
       ++compared;
     }
   };
   const at::Tensor tokens = golden_.alias("tokens").unsqueeze(0);  // [1, seq]
   const at::Tensor stream = model::run_layers(backbone, tokens, 30, listen);
-  expect_golden("final", model::rms_norm(stream, backbone.final_norm, backbone.config.rms_norm_eps), backbone.head);
+  expect_golden("final", model::rms_norm(stream, backbone.final_norm, backbone.config.rms_norm_eps),
+                backbone.head);
   EXPECT_EQ(compared, exits.size());
 }
 

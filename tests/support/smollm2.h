@@ -1,4 +1,5 @@
-// The real model of the end-to-end tests: SmolLM2-135M-Instruct, which scripts/setup.sh installs as a GGUF file.
+// The real model of the end-to-end tests: SmolLM2-135M-Instruct, which scripts/setup.sh installs as a GGUF
+// file.
 #pragma once
 
 #include <filesystem>

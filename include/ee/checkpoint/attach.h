@@ -17,10 +17,10 @@ config::ModelConfig read_source_config(const std::filesystem::path& source);
 
 struct AttachOptions {
   std::filesystem::path source;
-  std::filesystem::path output;         // must not exist; appears complete or not at all
-  std::vector<config::ExitSpec> exits;  // checked against the source's layers
-  uint64_t seed = 1234;                 // of randomly initialized exits
-  std::optional<format::DType> dtype;   // GGUF only: what it is dequantized to (default f32)
+  std::filesystem::path output;             // must not exist; appears complete or not at all
+  std::vector<config::ExitSpec> exits;      // checked against the source's layers
+  uint64_t seed = 1234;                     // of randomly initialized exits
+  std::optional<format::DType> dtype = {};  // GGUF only: what it is dequantized to (default f32)
 };
 
 // A Hugging Face source keeps its files byte for byte (exits that it already has are replaced); a GGUF source

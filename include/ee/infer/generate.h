@@ -20,7 +20,7 @@ struct GenerateOptions {
   double threshold = 1.0;  // confidence from which an exit makes the token; 1: the full model
   SamplingOptions sampling = {};
   std::vector<std::string> stop = {};  // the text ends in front of the first of these
-  bool probe = false;             // keep what every exit says at each position; nothing is skipped then
+  bool probe = false;                  // keep what every exit says at each position; nothing is skipped then
 };
 
 // What can be checked before a model is loaded. UserError naming the option: threshold outside [0, 1],
