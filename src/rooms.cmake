@@ -16,9 +16,6 @@ function(ee_room name)
   cmake_parse_arguments(ROOM "TORCH" "" "DEPS;LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "_(main|plugin)\\.cpp$")
-  if(NOT sources)  # EE_SCAFFOLD
-    set(sources ${PROJECT_SOURCE_DIR}/src/pch.cpp)  # EE_SCAFFOLD
-  endif()  # EE_SCAFFOLD
   add_library(ee_${name} STATIC ${sources})
   list(TRANSFORM ROOM_DEPS PREPEND ee_)
   target_link_libraries(ee_${name} PUBLIC ${ROOM_DEPS} ee_options ${ROOM_LIBS})

@@ -24,7 +24,12 @@ class ConvertTest : public ::testing::Test {
 
   std::string run(int (*command)(const Args&), const Args& args) {
     ::testing::internal::CaptureStdout();
-    EXPECT_EQ(command(args), 0);
+    try {
+      EXPECT_EQ(command(args), 0);
+    } catch (...) {
+      ::testing::internal::GetCapturedStdout();
+      throw;
+    }
     return ::testing::internal::GetCapturedStdout();
   }
   std::string attach(Args args) {
