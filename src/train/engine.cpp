@@ -50,7 +50,8 @@ StepResult Engine::step(const data::BatchSource& source, int64_t step) {
 }
 
 void Engine::accumulate(const data::Batch& batch, double scale, std::vector<double>& losses) {
-  const at::Tensor targets = batch.targets();  // [micro_batch, sequence_length] i64
+  const at::Device device = backbone_.embedding.device();
+  const at::Tensor targets = batch.targets().to(device);  // [micro_batch, sequence_length] i64
   const auto train_exits_at = [&](int64_t depth, const model::LayerTrace& trace) {
     for (size_t i = 0; i < exits_.size(); ++i) {
       auto& exit = exits_[i];
@@ -64,7 +65,7 @@ void Engine::accumulate(const data::Batch& batch, double scale, std::vector<doub
   };
   int64_t deepest = 0;
   for (const auto& exit : exits_) deepest = std::max(deepest, exit.spec.depth());
-  model::run_layers(backbone_, batch.inputs(), deepest, train_exits_at);
+  model::run_layers(backbone_, batch.inputs().to(device), deepest, train_exits_at);
 }
 
 }  // namespace ee::train

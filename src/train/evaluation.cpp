@@ -39,14 +39,16 @@ std::optional<Evaluation> evaluate(const model::Backbone& backbone, const std::v
   for (int64_t sample = 0; sample < count; sample += micro_batch) {
     if (stop()) return std::nullopt;
     const auto batch = source.at(sample, std::min(micro_batch, count - sample));
-    const at::Tensor targets = batch.targets();
-    const at::Tensor last = model::run_layers(
-        backbone, batch.inputs(), backbone.config.layers, [&](int64_t depth, const model::LayerTrace& trace) {
-          for (size_t i = 0; i < exits.size(); ++i)
-            if (exits[i].spec.depth() == depth)
-              stats[i] =
-                  exits::exit_stats(backbone, exits[i], exits::exit_input(exits[i].spec, trace), targets);
-        });
+    const at::Device device = backbone.embedding.device();
+    const at::Tensor targets = batch.targets().to(device);
+    const at::Tensor last =
+        model::run_layers(backbone, batch.inputs().to(device), backbone.config.layers,
+                          [&](int64_t depth, const model::LayerTrace& trace) {
+                            for (size_t i = 0; i < exits.size(); ++i)
+                              if (exits[i].spec.depth() == depth)
+                                stats[i] = exits::exit_stats(
+                                    backbone, exits[i], exits::exit_input(exits[i].spec, trace), targets);
+                          });
     const at::Tensor normed = model::rms_norm(last, backbone.final_norm, backbone.config.rms_norm_eps);
     const auto final =
         kernels::linear_token_stats(normed.flatten(0, 1), backbone.head, targets.reshape({-1}));

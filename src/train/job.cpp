@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "ee/base/text.h"
+#include "ee/comm/device.h"
 #include "ee/data/documents.h"
 #include "ee/tokenizer/tokenizer.h"
 
@@ -36,8 +37,7 @@ void fill_in(config::TuneOptions& options) {
 void check_environment(const config::TuneOptions& options, const checkpoint::ModelFolder& folder) {
   if (fs::exists(fs::symlink_status(options.output)))
     throw UserError("output {} exists already; remove it or choose another name", options.output);
-  if (options.device != "cpu")
-    throw UserError("device is \"{}\", but this program runs on \"cpu\" only", options.device);
+  comm::open_device(options.device);
   if (options.batch.sequence_length > folder.config().max_positions)
     throw UserError("batch.sequence_length is {}, but the model in {} has {} positions",
                     options.batch.sequence_length, folder.path().string(), folder.config().max_positions);

@@ -7,6 +7,7 @@
 
 #include "ee/base/text.h"
 #include "ee/checkpoint/tensor_files.h"
+#include "ee/comm/device.h"
 #include "ee/train/cost.h"
 #include "ee/train/engine.h"
 #include "ee/train/evaluation.h"
@@ -37,7 +38,7 @@ at::ScalarType stored_dtype(const checkpoint::ModelFolder& folder) {
 }
 
 Engine load_engine(const Job& job) {
-  auto backbone = checkpoint::load_backbone(job.folder, {.device = at::kCPU,
+  auto backbone = checkpoint::load_backbone(job.folder, {.device = comm::open_device(job.options.device),
                                                          .precision = job.options.model.precision,
                                                          .layers = job.loaded_layers(),
                                                          .max_positions = job.options.batch.sequence_length});
