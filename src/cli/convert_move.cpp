@@ -21,7 +21,8 @@ int convert_move(const std::vector<std::string>& args) {
   if (!line.parse(args)) return 0;
   checkpoint::move_exits(model, config::parse_exit_position(position), output);
   fmt::print("{}:\n", output);
-  for (const auto& spec : checkpoint::ModelFolder::open(output).exits().exits)
+  const auto moved = checkpoint::ModelFolder::open(output);
+  for (const auto& spec : moved.exits().exits)
     fmt::print("  {} exit {} layer {}\n", config::to_string(spec.kind), position, spec.layer);
   return 0;
 }
