@@ -18,7 +18,14 @@ scripts/setup.sh
 demo=$build/demo
 rm -rf "$demo"
 mkdir -p "$demo"
-show() { printf '\n$ %s\n' "$(printf '%q ' "$@" | sed "s#$root/##g; s#build/bin/##")"; "$@"; }
+show() {  # prints the command as one would type it, and runs it
+  local word line='$'
+  for word in "$@"; do
+    [[ $word =~ ^[A-Za-z0-9_./:=,@+-]+$ ]] && line+=" $word" || line+=" '$word'"
+  done
+  printf '\n%s\n' "${line//"$root/"/}"
+  "$@"
+}
 PATH="$build/bin:$PATH"
 
 say "1. attach exits after layers 10, 16 and 22"
@@ -51,6 +58,6 @@ for model in exits tuned; do
 done
 
 say "4. a chat, each token coloured by the exit that made it"
-for threshold in 1.0 0.6; do
+for threshold in 1.0 0.8; do
   show ee-infer --model "$demo/tuned" --chat --prompt "What is gravity?" --max-new-tokens 64 --threshold "$threshold" --show-exits
 done
