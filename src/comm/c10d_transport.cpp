@@ -7,7 +7,9 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "device_plugin.h"
 #include "ee/base/error.h"
+#include "nccl_plugin.h"
 #include "transport.h"
 
 namespace ee::comm {
@@ -139,8 +141,9 @@ void Pending::interrupt() {
 
 struct Transport::Impl {
   c10::intrusive_ptr<c10d::Backend> backend;
-  bool gloo = true;
-  int size = 1;
+  const int size;
+  const at::Device device;
+  const bool gloo = device.is_cpu();
 
   Pending collective(c10::intrusive_ptr<c10d::Work> work, std::function<void()> finish = {}) const {
     return Pending(std::make_unique<Pending::Impl>(
@@ -160,17 +163,25 @@ c10::intrusive_ptr<c10d::Backend> make_gloo(const c10::intrusive_ptr<c10d::Store
   const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
   gloo->devices.push_back(interface ? c10d::ProcessGroupGloo::createDeviceForInterface(interface)
                                     : c10d::ProcessGroupGloo::createDeviceForHostname(options.address));
-  return c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, gloo);
+  auto group = c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, gloo);
+  group->setTimeout(options.operation_timeout);
+  return group;
+}
+
+c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store>& store,
+                                            const TransportOptions& options) {
+  const auto make = from_cuda_plugin<decltype(ee_make_nccl)>("ee_make_nccl");
+  return c10::intrusive_ptr<c10d::Backend>::reclaim(make(
+      store.get(), options.rank, options.size, options.device.index(), options.operation_timeout.count()));
 }
 
 }  // namespace
 
-Transport::Transport(const Store& store, const TransportOptions& options) : impl_(std::make_unique<Impl>()) {
-  impl_->size = options.size;
+Transport::Transport(const Store& store, const TransportOptions& options)
+    : impl_(new Impl{.backend = {}, .size = options.size, .device = options.device}) {
   translate([&] {
     const auto prefixed = c10::make_intrusive<c10d::PrefixStore>("group/" + options.name, store.impl().store);
-    impl_->backend = make_gloo(prefixed, options);
-    impl_->backend->setTimeout(options.operation_timeout);
+    impl_->backend = impl_->gloo ? make_gloo(prefixed, options) : make_nccl(prefixed, options);
   });
 }
 
@@ -208,6 +219,7 @@ Pending Transport::reduce_scatter(const at::Tensor& output, const at::Tensor& in
     auto work = impl_->backend->alltoall_base(parts, from, equal, equal);
     return impl_->collective(std::move(work), [parts, to, size = impl_->size]() mutable {
       const auto type = to.scalar_type() == at::kBFloat16 ? at::kFloat : to.scalar_type();
+      const c10::NoGradGuard no_grad;
       to.copy_(at::sum(parts.view({size, -1}), 0, /*keepdim=*/false, type).view(to.sizes()));
     });
   });
@@ -223,7 +235,11 @@ Pending Transport::broadcast(const at::Tensor& tensor, int root) {
 }
 
 Pending Transport::barrier() {
-  return translate([&] { return impl_->collective(impl_->backend->barrier()); });
+  return translate([&] {
+    c10d::BarrierOptions options;
+    if (!impl_->gloo) options.device = impl_->device;
+    return impl_->collective(impl_->backend->barrier(options));
+  });
 }
 
 Pending Transport::send(const at::Tensor& tensor, int to, int tag) {

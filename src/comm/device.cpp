@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "cuda_plugin.h"
+#include "device_plugin.h"
 #include "ee/base/error.h"
 
 namespace ee::comm {
@@ -69,16 +70,15 @@ void load_plugin(const std::string& name) {
   }
 }
 
-template <typename Function>
-Function* from_plugin(const char* name) {
+}  // namespace
+
+void* find_in_cuda_plugin(const char* name) {
   void* plugin = dlopen(find_plugin().c_str(), RTLD_NOW | RTLD_NOLOAD);
   EE_CHECK(plugin != nullptr, "{} before open_device()", name);
   void* symbol = dlsym(plugin, name);
   EE_CHECK(symbol != nullptr, "{} has no {}", kPlugin, name);
-  return reinterpret_cast<Function*>(symbol);
+  return symbol;
 }
-
-}  // namespace
 
 at::Device open_device(const std::string& name) {
   if (name == "cpu") {
@@ -86,7 +86,7 @@ at::Device open_device(const std::string& name) {
   }
   const int number = gpu_number(name);
   load_plugin(name);
-  const int count = from_plugin<decltype(ee_cuda_device_count)>("ee_cuda_device_count")();
+  const int count = from_cuda_plugin<decltype(ee_cuda_device_count)>("ee_cuda_device_count")();
   if (count == 0) {
     throw UserError("--device {}: no NVIDIA GPU found (the driver is there, but shows none); see nvidia-smi",
                     name);
@@ -99,9 +99,9 @@ at::Device open_device(const std::string& name) {
 
 int64_t device_memory_peak(at::Device device) {
   EE_CHECK(device.is_cuda(), "memory peak of {}", device.str());
-  return from_plugin<decltype(ee_cuda_memory_peak)>("ee_cuda_memory_peak")(device.index());
+  return from_cuda_plugin<decltype(ee_cuda_memory_peak)>("ee_cuda_memory_peak")(device.index());
 }
 
-int nccl_version() { return from_plugin<decltype(ee_nccl_version)>("ee_nccl_version")(); }
+int nccl_version() { return from_cuda_plugin<decltype(ee_nccl_version)>("ee_nccl_version")(); }
 
 }  // namespace ee::comm

@@ -119,7 +119,7 @@ TEST_F(TuneRun, BadInputIsNamedAndLeavesNothingBehind) {
   fails({"--set", "data.train=[\"" + write("short.txt", "a few words").string() + "\"]"},
         "do not make one sequence");
   fails({"--set", "batch.sequence_length=4096"}, "the model in");
-  fails({"--set", "device=cuda"}, "device is \"cuda\"");
+  fails({"--set", "device=cuda:99"}, "device cuda:99");
   fails({"--resume", (folder_ / "nowhere").string()}, "nowhere");
   write("model/tokenizer.json", "");
   fails({}, "tokenizer.json");
