@@ -37,8 +37,7 @@ c10d::ReduceOp to_c10d(Reduce reduce) {
 
 }  // namespace
 
-// Store
-// ------------------------------------------------------------------------------------------------------
+// Store ------------------------------------------------------------
 
 struct Store::Impl {
   c10::intrusive_ptr<c10d::Store> store;
@@ -65,8 +64,7 @@ std::string Store::get(const std::string& key) {
   return translate([&] { return impl_->store->get_to_str(key); });
 }
 
-// Pending
-// ----------------------------------------------------------------------------------------------------
+// Pending ------------------------------------------------------------
 
 // How the backend's work is waited for.
 enum class Waiting {
@@ -136,8 +134,7 @@ void Pending::interrupt() {
   if (impl_->waiting == Waiting::kAbortable) impl_->work->abort();
 }
 
-// Transport
-// --------------------------------------------------------------------------------------------------
+// Transport ------------------------------------------------------------
 
 struct Transport::Impl {
   c10::intrusive_ptr<c10d::Backend> backend;

@@ -48,8 +48,7 @@ void fail(const World::State& world, const Operation& operation, const std::stri
   throw CommError(text);
 }
 
-// Group::State
-// -----------------------------------------------------------------------------------------------
+// Group::State ------------------------------------------------------------
 
 Group::State::State(std::shared_ptr<World::State> world_state, std::string group_name,
                     std::vector<int> members)
@@ -185,8 +184,7 @@ void Group::State::complete(const std::shared_ptr<const Operation>& operation, P
   fail(*world, *operation, error, blame);
 }
 
-// Work
-// -------------------------------------------------------------------------------------------------------
+// Work ------------------------------------------------------------
 
 void Work::wait() {
   if (!state_) return;
@@ -200,8 +198,7 @@ void Work::wait() {
   }
 }
 
-// Group
-// ------------------------------------------------------------------------------------------------------
+// Group ------------------------------------------------------------
 
 const std::string& Group::name() const { return state_->name; }
 int Group::rank() const { return state_->rank; }

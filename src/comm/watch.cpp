@@ -167,8 +167,7 @@ void Watch::detach() {
   wait_for_verdict(std::chrono::seconds(1));  // of our own failure, or of the one before
 }
 
-// The thread
-// -------------------------------------------------------------------------------------------------
+// The thread ------------------------------------------------------------
 
 void Watch::run() {
   auto next_beat = Clock::now();
