@@ -1,13 +1,14 @@
 // The only file that sees c10d (the CUDA plug-in aside).
-#include <ATen/ops/sum.h>
-
 #include <atomic>
 #include <cstdlib>
+#include <mutex>
+#include <optional>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "device_plugin.h"
+#include "direct.h"
 #include "ee/base/error.h"
 #include "nccl_plugin.h"
 #include "transport.h"
@@ -29,10 +30,6 @@ auto translate(const Body& body) {
   } catch (const std::exception& error) {
     throw BackendError(error.what());
   }
-}
-
-c10d::ReduceOp to_c10d(Reduce reduce) {
-  return reduce == Reduce::kSum ? c10d::ReduceOp::SUM : c10d::ReduceOp::MAX;
 }
 
 }  // namespace
@@ -64,74 +61,36 @@ std::string Store::get(const std::string& key) {
   return translate([&] { return impl_->store->get_to_str(key); });
 }
 
-// Pending ------------------------------------------------------------
+// Transfer ------------------------------------------------------------
 
-// How the backend's work is waited for.
-enum class Waiting {
-  kStream,    // NCCL: enqueues a wait on the current stream
-  kPolled,    // Gloo's collectives: a wait that timed out can be repeated
-  kAbortable  // Gloo's messages: a wait that timed out breaks the connection, but another thread can abort it
-};
-
-struct Pending::Impl {
+struct Transfer::Impl {
   c10::intrusive_ptr<c10d::Work> work;
-  Waiting waiting;
-  std::function<void()> finish = {};  // after the work is done
+  const bool on_stream;  // NCCL: a wait only makes the current stream wait
   std::atomic<bool> interrupted = false;
 
-  Result wait_polled(milliseconds limit) {
-    constexpr milliseconds kSlice{50};  // how late an interruption may come
-    for (const auto deadline = Clock::now() + limit; !interrupted;) {
-      try {
-        work->wait(kSlice);
-        return Result::kDone;
-      } catch (const std::exception&) {
-        if (work->isCompleted()) throw;
-        if (Clock::now() >= deadline) return Result::kTimedOut;
-      }
-    }
-    return Result::kInterrupted;
-  }
-
-  Result wait_abortable(milliseconds limit) {
+  Result wait(milliseconds limit) {
     const auto deadline = Clock::now() + limit;
     try {
-      return work->wait(limit) ? Result::kDone : Result::kInterrupted;
+      return work->wait(on_stream ? kNoTimeout : limit) ? Result::kDone : Result::kInterrupted;
     } catch (const std::exception&) {
       if (interrupted) return Result::kInterrupted;
-      if (Clock::now() >= deadline) return Result::kTimedOut;
+      if (Clock::now() >= deadline && !on_stream) return Result::kTimedOut;
       throw;
     }
   }
 };
 
-Pending::Pending(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Pending::Pending(Pending&&) noexcept = default;
-Pending& Pending::operator=(Pending&&) noexcept = default;
-Pending::~Pending() = default;
+Transfer::Transfer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Transfer::Transfer(Transfer&&) noexcept = default;
+Transfer& Transfer::operator=(Transfer&&) noexcept = default;
+Transfer::~Transfer() = default;
 
-Pending::Result Pending::wait(milliseconds limit) {
-  return translate([&] {
-    Result result = Result::kDone;
-    switch (impl_->waiting) {
-      case Waiting::kStream:
-        impl_->work->wait();
-        break;
-      case Waiting::kPolled:
-        result = impl_->wait_polled(limit);
-        break;
-      case Waiting::kAbortable:
-        result = impl_->wait_abortable(limit);
-        break;
-    }
-    if (result == Result::kDone && impl_->finish) impl_->finish();
-    return result;
-  });
+Result Transfer::wait(milliseconds limit) {
+  return translate([&] { return impl_->wait(limit); });
 }
 
-void Pending::interrupt() {
-  if (impl_->interrupted.exchange(true)) return;
-  if (impl_->waiting == Waiting::kAbortable) impl_->work->abort();
+void Transfer::interrupt() {
+  if (!impl_->interrupted.exchange(true) && !impl_->on_stream) impl_->work->abort();
 }
 
 // Transport ------------------------------------------------------------
@@ -140,15 +99,33 @@ struct Transport::Impl {
   c10::intrusive_ptr<c10d::Backend> backend;
   const int size;
   const at::Device device;
-  const bool gloo = device.is_cpu();
+  std::optional<DirectCollectives> direct;  // Gloo only
+  std::mutex issue_mutex;                   // c10d's groups are not thread-safe
 
-  Pending collective(c10::intrusive_ptr<c10d::Work> work, std::function<void()> finish = {}) const {
-    return Pending(std::make_unique<Pending::Impl>(
-        std::move(work), gloo ? Waiting::kPolled : Waiting::kStream, std::move(finish)));
+  // One call into c10d; `start` returns its work.
+  template <typename Start>
+  Transfer issue(const Start& start) {
+    return translate([&] {
+      const std::lock_guard lock(issue_mutex);
+      return Transfer(std::make_unique<Transfer::Impl>(start(), !device.is_cpu()));
+    });
   }
-  Pending message(c10::intrusive_ptr<c10d::Work> work) const {
-    return Pending(
-        std::make_unique<Pending::Impl>(std::move(work), gloo ? Waiting::kAbortable : Waiting::kStream));
+
+  template <typename Start>
+  Pending issue_pending(const Start& start) {
+    Pending::Transfers transfers;
+    transfers.push_back(issue(start));
+    return Pending(std::move(transfers));
+  }
+
+  Transfer send(const at::Tensor& tensor, int to, int tag) {
+    std::vector<at::Tensor> tensors = {tensor};
+    return issue([&] { return backend->send(tensors, to, tag); });
+  }
+
+  Transfer receive(const at::Tensor& tensor, int from, int tag) {
+    std::vector<at::Tensor> tensors = {tensor};
+    return issue([&] { return backend->recv(tensors, from, tag); });
   }
 };
 
@@ -175,11 +152,21 @@ c10::intrusive_ptr<c10d::Backend> make_nccl(const c10::intrusive_ptr<c10d::Store
 }  // namespace
 
 Transport::Transport(const Store& store, const TransportOptions& options)
-    : impl_(new Impl{.backend = {}, .size = options.size, .device = options.device}) {
+    : impl_(new Impl{
+          .backend = {}, .size = options.size, .device = options.device, .direct = {}, .issue_mutex = {}}) {
   translate([&] {
     const auto prefixed = c10::make_intrusive<c10d::PrefixStore>("group/" + options.name, store.impl().store);
-    impl_->backend = impl_->gloo ? make_gloo(prefixed, options) : make_nccl(prefixed, options);
+    impl_->backend = options.device.is_cpu() ? make_gloo(prefixed, options) : make_nccl(prefixed, options);
   });
+  if (options.device.is_cpu())
+    impl_->direct.emplace(
+        options.rank, options.size,
+        [impl = impl_.get()](const at::Tensor& tensor, int to, int tag) {
+          return impl->send(tensor, to, tag);
+        },
+        [impl = impl_.get()](const at::Tensor& tensor, int from, int tag) {
+          return impl->receive(tensor, from, tag);
+        });
 }
 
 Transport::~Transport() = default;
@@ -190,67 +177,50 @@ void Transport::abandon() {
 }
 
 Pending Transport::all_reduce(const at::Tensor& tensor, Reduce reduce) {
-  return translate([&] {
-    std::vector<at::Tensor> tensors = {tensor};
-    c10d::AllreduceOptions options;
-    options.reduceOp = to_c10d(reduce);
-    return impl_->collective(impl_->backend->allreduce(tensors, options));
-  });
+  if (impl_->direct) return impl_->direct->all_reduce(tensor, reduce);
+  std::vector<at::Tensor> tensors = {tensor};
+  c10d::AllreduceOptions options;
+  options.reduceOp = reduce == Reduce::kSum ? c10d::ReduceOp::SUM : c10d::ReduceOp::MAX;
+  return impl_->issue_pending([&] { return impl_->backend->allreduce(tensors, options); });
 }
 
 Pending Transport::all_gather(const at::Tensor& output, const at::Tensor& input) {
-  return translate([&] {
-    at::Tensor to = output, from = input;
-    return impl_->collective(impl_->backend->_allgather_base(to, from));
-  });
+  if (impl_->direct) return impl_->direct->all_gather(output, input);
+  at::Tensor to = output, from = input;
+  return impl_->issue_pending([&] { return impl_->backend->_allgather_base(to, from); });
 }
 
 Pending Transport::reduce_scatter(const at::Tensor& output, const at::Tensor& input) {
-  return translate([&] {
-    at::Tensor to = output, from = input;
-    if (!impl_->gloo) return impl_->collective(impl_->backend->_reduce_scatter_base(to, from));
-    // c10d's own on Gloo is a whole all-reduce. Every rank sends each other rank its part and adds up what it
-    // got.
-    at::Tensor parts = at::empty_like(from);  // [size * n, ...]: this rank's n rows, of each rank
-    std::vector<int64_t> equal;
-    auto work = impl_->backend->alltoall_base(parts, from, equal, equal);
-    return impl_->collective(std::move(work), [parts, to, size = impl_->size]() mutable {
-      const auto type = to.scalar_type() == at::kBFloat16 ? at::kFloat : to.scalar_type();
-      const c10::NoGradGuard no_grad;
-      to.copy_(at::sum(parts.view({size, -1}), 0, /*keepdim=*/false, type).view(to.sizes()));
-    });
-  });
+  if (impl_->direct) return impl_->direct->reduce_scatter(output, input);
+  at::Tensor to = output, from = input;
+  return impl_->issue_pending([&] { return impl_->backend->_reduce_scatter_base(to, from); });
 }
 
 Pending Transport::broadcast(const at::Tensor& tensor, int root) {
-  return translate([&] {
-    std::vector<at::Tensor> tensors = {tensor};
-    c10d::BroadcastOptions options;
-    options.rootRank = root;
-    return impl_->collective(impl_->backend->broadcast(tensors, options));
-  });
+  if (impl_->direct) return impl_->direct->broadcast(tensor, root);
+  std::vector<at::Tensor> tensors = {tensor};
+  c10d::BroadcastOptions options;
+  options.rootRank = root;
+  return impl_->issue_pending([&] { return impl_->backend->broadcast(tensors, options); });
 }
 
 Pending Transport::barrier() {
-  return translate([&] {
-    c10d::BarrierOptions options;
-    if (!impl_->gloo) options.device = impl_->device;
-    return impl_->collective(impl_->backend->barrier(options));
-  });
+  if (impl_->direct) return impl_->direct->barrier();
+  c10d::BarrierOptions options;
+  options.device = impl_->device;
+  return impl_->issue_pending([&] { return impl_->backend->barrier(options); });
 }
 
 Pending Transport::send(const at::Tensor& tensor, int to, int tag) {
-  return translate([&] {
-    std::vector<at::Tensor> tensors = {tensor};
-    return impl_->message(impl_->backend->send(tensors, to, tag));
-  });
+  Pending::Transfers transfers;
+  transfers.push_back(impl_->send(tensor, to, tag));
+  return Pending(std::move(transfers));
 }
 
 Pending Transport::receive(const at::Tensor& tensor, int from, int tag) {
-  return translate([&] {
-    std::vector<at::Tensor> tensors = {tensor};
-    return impl_->message(impl_->backend->recv(tensors, from, tag));
-  });
+  Pending::Transfers transfers;
+  transfers.push_back(impl_->receive(tensor, from, tag));
+  return Pending(std::move(transfers));
 }
 
 }  // namespace ee::comm

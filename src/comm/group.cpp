@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <exception>
 
+#include "direct.h"
 #include "ee/comm/error.h"
 #include "state.h"
 #include "strict.h"
@@ -92,6 +93,7 @@ Operation Group::State::operation(const std::string& operation_name, const at::T
 
 Operation Group::State::message(const std::string& operation_name, const at::Tensor& tensor, int peer,
                                 int tag) const {
+  EE_CHECK(tag >= 0 && tag < DirectCollectives::kFirstTag, "tag {}", tag);
   EE_CHECK(peer >= 0 && peer < size() && peer != rank, "{} between ranks {} and {} of group {}",
            operation_name, rank, peer, name);
   Operation operation = this->operation(operation_name, tensor);
@@ -115,7 +117,7 @@ Work Group::State::start(Operation operation, Issue issue) {
   if (world->watch->verdict()) fail(*world, *shared, "", Blame::kCertain);
   auto work = std::make_shared<Work::State>(Work::State{shared_from_this(), shared, {}, {}});
   if (!side) {
-    work->pending = issue_guarded(*shared, *transport, issue);
+    work->pending = issue_checked(*shared, *transport, issue);
     return Work(std::move(work));
   }
   const int key = shared->is_message() ? shared->peer : -1;
@@ -127,8 +129,7 @@ Work Group::State::start(Operation operation, Issue issue) {
   return Work(std::move(work));
 }
 
-Pending Group::State::issue_guarded(const Operation& operation, Transport& on, const Issue& issue) {
-  const std::lock_guard lock(issue_mutex);
+Pending Group::State::issue_checked(const Operation& operation, Transport& on, const Issue& issue) {
   try {
     return issue(on);
   } catch (const BackendError& error) {
@@ -143,7 +144,7 @@ void Group::State::run_strictly(const std::shared_ptr<const Operation>& operatio
   const at::Tensor theirs = at::zeros({size(), kSignatureBytes}, at::kByte);
   const at::Tensor own = signature_tensor(mine);
   const auto side_issue = [&](const Issue& what) {
-    exchange.push_back(issue_guarded(*operation, *side, what));
+    exchange.push_back(issue_checked(*operation, *side, what));
   };
   if (operation->is_message()) {
     const int peer = static_cast<int>(std::ranges::find(ranks, operation->peer) - ranks.begin());
@@ -159,7 +160,7 @@ void Group::State::run_strictly(const std::shared_ptr<const Operation>& operatio
         compare_signatures(mine, world->launch.rank, signature_text(theirs.select(0, row)), other);
     if (!difference.empty()) fail(*world, *operation, difference, Blame::kCertain);
   }
-  Pending pending = issue_guarded(*operation, *transport, issue);
+  Pending pending = issue_checked(*operation, *transport, issue);
   complete(operation, pending);
 }
 
@@ -171,8 +172,8 @@ void Group::State::complete(const std::shared_ptr<const Operation>& operation, P
   try {
     const Watch::Interest interest(*world->watch, operation->others, [&] { pending.interrupt(); });
     const auto result = pending.wait(limit);
-    if (result == Pending::Result::kDone) return;
-    if (result == Pending::Result::kTimedOut) {
+    if (result == Result::kDone) return;
+    if (result == Result::kTimedOut) {
       error = fmt::format(
           "timed out after {:.1f} s, with all ranks alive: a deadlock, or some rank does something else",
           std::chrono::duration<double>(limit).count());

@@ -4,7 +4,6 @@
 #include <future>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -63,12 +62,11 @@ struct Group::State : std::enable_shared_from_this<Group::State> {
 
   // Strict mode only.
   std::unique_ptr<Transport> side;             // carries what the ranks compare
-  std::mutex issue_mutex;                      // c10d's groups are not thread-safe, and each lane is a thread
   std::map<int, std::unique_ptr<Lane>> lanes;  // by the peer's group rank; -1: the collectives
   std::map<int, int> sequence;                 // operations so far, by lane; the issuing thread's
 
  private:
-  Pending issue_guarded(const Operation& operation, Transport& on, const Issue& issue);
+  Pending issue_checked(const Operation& operation, Transport& on, const Issue& issue);
   void run_strictly(const std::shared_ptr<const Operation>& operation, int number, const Issue& issue);
 };
 

@@ -6,13 +6,12 @@
 #include <c10/core/Device.h>
 
 #include <chrono>
-#include <functional>
 #include <memory>
-#include <stdexcept>
 #include <string>
 
 #include "ee/comm/group.h"
 #include "ee/comm/launch.h"
+#include "pending.h"
 
 namespace ee::comm {
 
@@ -30,30 +29,6 @@ class Store {
   std::unique_ptr<Impl> impl_;
 };
 
-// c10d's own message, without its backtrace.
-class BackendError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-// One operation under way in the backend.
-class Pending {
- public:
-  struct Impl;
-  explicit Pending(std::unique_ptr<Impl> impl);
-  Pending(Pending&&) noexcept;
-  Pending& operator=(Pending&&) noexcept;
-  ~Pending();
-
-  enum class Result { kDone, kInterrupted, kTimedOut };
-  // Once. BackendError when the backend reports one.
-  Result wait(std::chrono::milliseconds limit);
-  void interrupt();  // from any thread, also before wait(): makes it return soon
-
- private:
-  std::unique_ptr<Impl> impl_;
-};
-
 struct TransportOptions {
   std::string name;  // unique in the store
   int rank = 0, size = 1;
@@ -62,7 +37,8 @@ struct TransportOptions {
   std::chrono::milliseconds connect_timeout, operation_timeout;
 };
 
-// Gloo or NCCL by the device. All ranks of the group construct it together. Peers are group ranks.
+// Gloo or NCCL by the device. All ranks of the group construct it together. Peers are group ranks. Starting
+// messages is thread-safe; collectives are one thread's.
 class Transport {
  public:
   Transport(const Store& store, const TransportOptions& options);

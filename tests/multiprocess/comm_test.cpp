@@ -71,9 +71,14 @@ TEST_F(Comm, StrictModeLetsCorrectProgramsPass) {
   EXPECT_EQ(run(4, "collectives", {"strict=1"}), 0);
 }
 
-TEST_F(Comm, Bf16SumsRoundAsDocumentedAndAgreeOnAllRanks) {
+TEST_F(Comm, Bf16SumsAreRoundedOnce) {
   EXPECT_EQ(run(2, "bf16_sums"), 0);
   EXPECT_EQ(run(4, "bf16_sums"), 0);
+}
+
+TEST_F(Comm, FloatSumsAreTheSameBitsOnAllRanks) {
+  EXPECT_EQ(run(2, "float_sums"), 0);
+  EXPECT_EQ(run(3, "float_sums"), 0);
 }
 
 TEST_F(Comm, RanksMayLeaveInAnyOrder) { EXPECT_EQ(run(3, "leave_in_turns"), 0); }

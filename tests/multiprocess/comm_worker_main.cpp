@@ -138,31 +138,44 @@ void collectives(const Rank& me) {
   expect_equal(tensor, at::full({100}, me.size() * (me.size() - 1) / 2, at::kFloat), "overlapped all_reduce");
 }
 
-// bfloat16 sums against float64, and the same bits everywhere.
+// bfloat16 sums against exact ones rounded once.
 void bf16_sums(const Rank& me) {
   const Group all = me.everyone();
-  at::Tensor exact = at::zeros({2048}, at::kDouble), mine;
+  at::Tensor exact = at::zeros({40000}, at::kDouble), mine;
   for (int rank = 0; rank < me.size(); ++rank) {
-    const at::Tensor x = at::arange(2048, at::kDouble).mul(0.37 + rank).sin().to(at::kBFloat16);
+    const at::Tensor x = at::arange(40000, at::kDouble).mul(0.37 + rank).sin().to(at::kBFloat16);
     if (rank == me.rank()) mine = x;
     exact.add_(x);
   }
-  const at::Tensor rounded = exact.to(at::kBFloat16);
+  const at::Tensor rounded = exact.to(at::kFloat).to(at::kBFloat16);  // as float32 adds them up
   at::Tensor reduced = mine.clone();
   all.all_reduce(reduced);
-  if (me.size() == 2) expect_equal(reduced, rounded, "all_reduce of two");
-  const double error = reduced.to(at::kDouble).sub(exact).abs().max().item().to<double>();
-  EE_CHECK(error <= 0.004 * me.size() * me.size(), "all_reduce is off by {}", error);
+  expect_equal(reduced, rounded, "all_reduce");
 
-  at::Tensor part = at::zeros({2048 / me.size()}, at::kBFloat16);
+  at::Tensor part = at::zeros({40000 / me.size()}, at::kBFloat16);
   all.reduce_scatter(part, mine);
   expect_equal(part, rounded.slice(0, part.size(0) * me.rank(), part.size(0) * (me.rank() + 1)),
                "reduce_scatter");
+}
 
-  at::Tensor everyones = at::zeros({2048 * me.size()}, at::kBFloat16);
-  all.all_gather(everyones, reduced);
-  for (int rank = 0; rank < me.size(); ++rank)
-    expect_equal(everyones.slice(0, 2048 * rank, 2048 * (rank + 1)), reduced, "the sum on another rank");
+// Large float32 sums (by parts) and small ones (whole): near the naive sum, the same bits on every rank.
+void float_sums(const Rank& me) {
+  const Group all = me.everyone();
+  for (const int64_t count : {1, 1000, 16 * 1024 + 1, 100'003}) {
+    at::Tensor exact = at::zeros({count}, at::kDouble), mine;
+    for (int rank = 0; rank < me.size(); ++rank) {
+      const at::Tensor x = at::arange(count, at::kDouble).mul(0.37 + rank).sin().to(at::kFloat);
+      if (rank == me.rank()) mine = x;
+      exact.add_(x);
+    }
+    const at::Tensor reduced = mine.clone();
+    all.all_reduce(reduced);
+    EE_CHECK(at::allclose(reduced.to(at::kDouble), exact, 1e-6, 1e-6), "all_reduce of {} is off", count);
+    const at::Tensor everyones = at::zeros({me.size() * count}, at::kFloat);
+    all.all_gather(everyones, reduced);
+    for (int rank = 0; rank < me.size(); ++rank)
+      expect_equal(everyones.slice(0, count * rank, count * (rank + 1)), reduced, "the sum on another rank");
+  }
 }
 
 // Mistakes that strict mode must catch. Each ends in a CommError.
@@ -265,6 +278,7 @@ void leave_in_turns(const Rank& me) {
 const std::map<std::string, std::function<void(const Rank&)>> kScenarios = {
     {"collectives", collectives},
     {"bf16_sums", bf16_sums},
+    {"float_sums", float_sums},
     {"wrong_shape", wrong_shape},
     {"wrong_order", wrong_order},
     {"wrong_tag", wrong_tag},

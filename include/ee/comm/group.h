@@ -46,8 +46,9 @@ class Group {
   int size() const;                       // ranks in the group
   const std::vector<int>& ranks() const;  // their world ranks, in group order
 
-  // In place. Every rank gets the same bits. bfloat16 on Gloo rounds after each addition: exact sums of two
-  // ranks rounded once; more ranks, or a sum that matters: reduce float32.
+  // In place. Every rank gets the same bits. On the CPU sums are made in the order of the ranks, bfloat16
+  // ones in float32 and rounded once; large tensors among more than two ranks take a second trip, which
+  // begins in wait().
   void all_reduce(const at::Tensor& tensor, Reduce reduce = Reduce::kSum) const;
   Work all_reduce_async(const at::Tensor& tensor, Reduce reduce = Reduce::kSum) const;
 
@@ -55,8 +56,8 @@ class Group {
   void all_gather(const at::Tensor& output, const at::Tensor& input) const;
   Work all_gather_async(const at::Tensor& output, const at::Tensor& input) const;
 
-  // output [n, ...] <- this rank's n rows of the sum over ranks of input [size * n, ...]. On Gloo bfloat16 is
-  // summed in float32 and rounded once.
+  // output [n, ...] <- this rank's n rows of the sum over ranks of input [size * n, ...]; sums as
+  // all_reduce's.
   void reduce_scatter(const at::Tensor& output, const at::Tensor& input) const;
   Work reduce_scatter_async(const at::Tensor& output, const at::Tensor& input) const;
 
@@ -67,9 +68,10 @@ class Group {
   // Returns after every rank of the group has called it.
   void barrier() const;
 
-  // To and from a group rank. send() may return before the receive is posted, or not: rely on neither. NCCL
-  // runs the operations of one pair of ranks one after the other and knows no tags, so two ranks that both
-  // send first, or that use tags out of order, hang there; strict mode makes that an error.
+  // To and from a group rank, with a tag below 65536. send() may return before the receive is posted, or not:
+  // rely on neither. NCCL runs the operations of one pair of ranks one after the other and knows no tags, so
+  // two ranks that both send first, or that use tags out of order, hang there; strict mode makes that an
+  // error.
   void send(const at::Tensor& tensor, int to, int tag = 0) const;
   Work send_async(const at::Tensor& tensor, int to, int tag = 0) const;
   void receive(const at::Tensor& tensor, int from, int tag = 0) const;
