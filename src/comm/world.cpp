@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <algorithm>
+#include <csignal>
 #include <exception>
 #include <set>
 
@@ -21,8 +21,16 @@ bool strict_from_environment() {
   return true;
 }
 
+// Gloo writes to connections that a lost rank has closed: that must become an error, not a silent end.
+void ignore_broken_pipes() {
+  struct sigaction current {};
+  if (::sigaction(SIGPIPE, nullptr, &current) == 0 && current.sa_handler == SIG_DFL)
+    std::signal(SIGPIPE, SIG_IGN);
+}
+
 void join(World::State& world) {
   const LaunchInfo& launch = world.launch;
+  ignore_broken_pipes();
   try {
     world.store = std::make_unique<Store>(launch, world.options.rendezvous_timeout);
     world.watch = Watch::join(launch, world.options, *world.store,

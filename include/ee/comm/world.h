@@ -31,7 +31,8 @@ struct WorldOptions {
 class World {
  public:
   struct State;
-  // Returns when all ranks are there. A single process needs no network. UserError or CommError.
+  // Returns when all ranks are there. A single process needs no network; several ignore SIGPIPE from here on.
+  // UserError or CommError.
   explicit World(const LaunchInfo& launch, const WorldOptions& options = {});
   // Leaves. Rank 0 leaves last: it waits until all others have left or one is lost. During an exception it
   // tells the others that this rank failed, and does not wait.
