@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up, builds and runs the tests.
-#   scripts/test.sh [-L label] [other ctest options]     labels: unit, model, slow; without -L: all but slow
+#   scripts/test.sh [-L label] [other ctest options]     labels: unit, model, multiprocess, slow; without -L: all but slow
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 scripts/setup.sh --test
