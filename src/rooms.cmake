@@ -4,6 +4,10 @@ add_library(ee_options INTERFACE)
 target_include_directories(ee_options INTERFACE ${PROJECT_SOURCE_DIR}/include)
 target_compile_options(ee_options INTERFACE -Wall -Wextra $<$<BOOL:${EE_WERROR}>:-Werror>
   $<$<BOOL:${EE_NATIVE}>:-march=native> $<$<CONFIG:Release>:-O3> -fno-math-errno -fPIC -fpch-preprocess)
+# GCC 12 finds its own AVX-512 intrinsics uninitialized (its bug 105593).
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  target_compile_options(ee_options INTERFACE -Wno-maybe-uninitialized)
+endif()
 target_link_libraries(ee_options INTERFACE fmt::fmt spdlog::spdlog)
 
 # One precompiled header for all rooms that see tensors: seconds a file saved.

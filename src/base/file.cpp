@@ -6,6 +6,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -100,6 +103,15 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+void release_pages(std::span<const std::byte> bytes) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data());
+  // Whole pages only: a neighbour's bytes share the first and the last one.
+  const std::uintptr_t first = (begin + page - 1) / page * page, last = (begin + bytes.size()) / page * page;
+  // Advice: when it is not taken, nothing but memory is lost.
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
 OutputFile::OutputFile(const fs::path& path) : path_(path) {
   descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (descriptor_ < 0) fail("write", path, errno);
@@ -126,6 +138,29 @@ void OutputFile::close() {
   if (synced != 0) fail("sync", path_, sync_error);
 }
 
+namespace {
+
+constexpr std::string_view kPartial =
+    ".partial-";  // ".NAME.partial-PID" beside NAME while it is being filled
+
+// What processes that were killed before they could commit `target` have left.
+void remove_abandoned(const fs::path& target) {
+  const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
+  const std::string prefix = fmt::format(".{}{}", target.filename().string(), kPartial);
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(prefix)) continue;
+    pid_t owner = 0;
+    const char* end = name.data() + name.size();
+    const auto [rest, error] = std::from_chars(name.data() + prefix.size(), end, owner);
+    if (error != std::errc() || rest != end || owner <= 0) continue;
+    if (::kill(owner, 0) != 0 && errno == ESRCH) fs::remove_all(entry.path(), ignored);
+  }
+}
+
+}  // namespace
+
 AtomicDirectory::AtomicDirectory(const fs::path& target) : target_(target.lexically_normal()) {
   if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" -> "out"
   if (fs::exists(fs::symlink_status(target_)))
@@ -133,7 +168,9 @@ AtomicDirectory::AtomicDirectory(const fs::path& target) : target_(target.lexica
   std::error_code error;
   if (target_.has_parent_path()) fs::create_directories(target_.parent_path(), error);
   if (error) fail("create folder", target_.parent_path(), error.value());
-  temporary_ = target_.parent_path() / fmt::format(".{}.partial-{}", target_.filename().string(), ::getpid());
+  remove_abandoned(target_);
+  temporary_ =
+      target_.parent_path() / fmt::format(".{}{}{}", target_.filename().string(), kPartial, ::getpid());
   fs::remove_all(temporary_, error);
   if (!fs::create_directory(temporary_, error)) fail("create folder", temporary_, error.value());
 }

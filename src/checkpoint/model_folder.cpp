@@ -163,8 +163,7 @@ model::Backbone load_backbone(const ModelFolder& folder, const LoadOptions& opti
   const at::ScalarType dtype = compute_dtype(folder, options.precision, options.device);
   const int64_t layers = options.layers < 0 ? folder.config().layers : options.layers;
   model::Backbone backbone = fill_backbone(folder, layers, [&](const std::string& name) {
-    return folder.backbone_files().alias(name).to(options.device, dtype, /*non_blocking=*/false,
-                                                  /*copy=*/true);
+    return folder.backbone_files().read(name, options.device, dtype);
   });
   const int64_t positions = options.max_positions > 0 ? options.max_positions : folder.config().max_positions;
   backbone.rope = model::RopeTable(folder.config(), positions, options.device);
@@ -186,12 +185,10 @@ std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::
   std::vector<exits::ExitHead> exits(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
     exits[i].spec = specs[i];
-    exits::visit_exit(
-        folder.config(), exits[i], [&](const std::string& name, const auto&, at::Tensor& member) {
-          member =
-              folder.exit_files().alias(name).to(backbone.embedding.device(), dtype, /*non_blocking=*/false,
-                                                 /*copy=*/true);
-        });
+    exits::visit_exit(folder.config(), exits[i],
+                      [&](const std::string& name, const auto&, at::Tensor& member) {
+                        member = folder.exit_files().read(name, backbone.embedding.device(), dtype);
+                      });
     exits::bind_shared(exits[i], backbone);
   }
   return exits;

@@ -142,6 +142,12 @@ at::Tensor TensorFiles::alias(const std::string& name) const {
   return copy;
 }
 
+at::Tensor TensorFiles::read(const std::string& name, at::Device device, at::ScalarType dtype) const {
+  const at::Tensor copy = alias(name).to(device, dtype, /*non_blocking=*/false, /*copy=*/true);
+  base::release_pages(at(name).bytes);
+  return copy;
+}
+
 void check_against_table(const TensorFiles& files, const std::vector<model::TensorEntry>& table, bool exact) {
   std::map<std::string, std::vector<std::string>> problems;  // by kind
   std::set<std::string> expected;

@@ -30,7 +30,7 @@ Json to_json(const ExitResult& exit, int64_t tokens) {
 }
 
 std::string table_row(const ExitResult& exit, const std::string& name, int64_t tokens) {
-  std::string row = fmt::format("{:>6}  {:>7.3f}  {:>10.2f}  {:>8.1f}%", name, exit.loss, std::exp(exit.loss),
+  std::string row = fmt::format("{:>6}  {:>7.3f}  {:>10.5g}  {:>8.1f}%", name, exit.loss, std::exp(exit.loss),
                                 100 * share_of(exit.agree, tokens));
   for (const AtThreshold& at : exit.thresholds) {
     const std::string agreement =

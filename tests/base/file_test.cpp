@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <fstream>
 
@@ -25,6 +28,7 @@ class FileTest : public ::testing::Test {
   std::vector<std::string> names() const {
     std::vector<std::string> result;
     for (const auto& entry : fs::directory_iterator(folder_)) result.push_back(entry.path().filename());
+    std::ranges::sort(result);
     return result;
   }
 
@@ -101,6 +105,37 @@ TEST_F(FileTest, AtomicDirectoryLeavesNothingBehindOnFailure) {
     write_file_atomically(directory.path() / "a", "1");
   }
   EXPECT_TRUE(fs::is_empty(folder_ / "deep/er"));
+}
+
+TEST_F(FileTest, AtomicDirectoryRemovesWhatAKilledProcessLeft) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    AtomicDirectory directory(folder_ / "out");
+    ::raise(SIGKILL);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_EQ(names(), std::vector<std::string>{fmt::format(".out.partial-{}", child)});
+  const std::string alive = fmt::format(".out.partial-{}", ::getppid());
+  fs::create_directory(folder_ / alive);
+  fs::create_directory(folder_ / ".out.partial-notes");
+  AtomicDirectory(folder_ / "out").commit();
+  std::vector<std::string> expected = {alive, ".out.partial-notes", "out"};
+  std::ranges::sort(expected);
+  EXPECT_EQ(names(), expected);
+}
+
+TEST_F(FileTest, ReleasedPagesAreReadAgain) {
+  const std::string text(5 * 4096 + 17, 'x');
+  write_file_atomically(folder_ / "x", text);
+  const MappedFile file(folder_ / "x");
+  const auto read = [&] {
+    return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  };
+  EXPECT_EQ(read(), text);
+  release_pages(file.bytes().subspan(100, 3 * 4096));
+  EXPECT_EQ(read(), text);
+  release_pages(file.bytes().subspan(0, 10));  // no whole page
 }
 
 TEST_F(FileTest, AtomicDirectoryRefusesAnExistingTarget) {

@@ -7,6 +7,7 @@ namespace ee::base {
 TEST(NearestName, FindsATypo) {
   const std::vector<std::string> names = {"lr", "weight_decay", "clip_norm"};
   EXPECT_EQ(nearest_name("wieght_decay", names), "weight_decay");
+  EXPECT_EQ(nearest_name("mpl", std::vector<std::string>{"norm", "mlp"}), "mlp");
   EXPECT_EQ(nearest_name("zzzzzzzz", names), "");
 }
 

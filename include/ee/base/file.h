@@ -35,6 +35,10 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
+// Lets go of the memory behind a part of a MappedFile that has been read: it is read again on the next touch.
+// Without this a weight that was copied counts twice.
+void release_pages(std::span<const std::byte> bytes);
+
 // A file being written front to back; every short write is a UserError naming the file. Not atomic by itself:
 // write inside an AtomicDirectory.
 class OutputFile {

@@ -30,6 +30,8 @@ class TensorFiles {
 
   // The bytes as a tensor that aliases the memory map (read-only; valid while this object lives).
   at::Tensor alias(const std::string& name) const;
+  // A copy on `device` in `dtype`; the mapped pages are let go again.
+  at::Tensor read(const std::string& name, at::Device device, at::ScalarType dtype) const;
 
  private:
   std::vector<format::SafetensorsFile> files_;

@@ -6,9 +6,9 @@
 // Losses", section 4.3): a trained model's softmax has a few hundred entries above 2^-14, so the product with
 // the embedding becomes a sparse gather that is a small part of the dense one. Unlike there, a token's
 // dropped mass is then spread evenly over the vocabulary, so that the gradients of its logits sum to 0 like
-// the exact ones: output embeddings share a large mean, and on exits of SmolLM2 this takes the gradient's
-// error at 2^-14 from 5 % to 2 % (20 % to 4 % for a flat exit, entropy 7.8) at no cost. gradient_filter = 0
-// is exact and recomputes the logits by chunk.
+// the exact ones: output embeddings share a large mean, and on linear-lens exits of SmolLM2 this takes the
+// gradient's error at 2^-14 from 5 % to 2 % (20 % to 4 % for a flat exit, entropy 7.8) at no cost.
+// gradient_filter = 0 is exact and recomputes the logits by chunk.
 //
 // Logits are f32. On a CPU with AVX2 (or NEON) they never leave the first-level cache, bf16 inputs are
 // widened on the way, and results are the same bits from run to run.
