@@ -1,6 +1,7 @@
 #include "ee/base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -187,6 +188,19 @@ void AtomicDirectory::commit() {
   committed_ = true;
   sync_path(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
 }
+
+FolderLock::FolderLock(const fs::path& folder) {
+  descriptor_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor_ < 0) fail("open", folder, errno);
+  while (::flock(descriptor_, LOCK_EX) != 0) {
+    if (errno == EINTR) continue;
+    const int error = errno;
+    ::close(descriptor_);
+    fail("lock", folder, error);
+  }
+}
+
+FolderLock::~FolderLock() { ::close(descriptor_); }
 
 void link_or_copy(const fs::path& from, const fs::path& to) {
   std::error_code error;

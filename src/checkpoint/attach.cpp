@@ -25,7 +25,8 @@ void write_new_exits(const ModelFolder& source, std::vector<config::ExitSpec> sp
   const model::Backbone backbone = alias_backbone(source);
   std::vector<exits::ExitHead> exits;
   for (const auto& spec : specs) exits.push_back(exits::make_exit(backbone, spec, seed));
-  write_exits(folder, source.config(), exits, fingerprint(source.backbone_files()), new_exit_dtype(source));
+  write_exits(folder, source.config(), specs_of(exits), exit_sources(source.config(), exits),
+              fingerprint(source.backbone_files()), new_exit_dtype(source));
 }
 
 void attach_to_gguf(const AttachOptions& options) {

@@ -9,6 +9,7 @@
 
 #include "ee/checkpoint/model_folder.h"
 #include "ee/checkpoint/tensor_files.h"
+#include "ee/checkpoint/tensor_source.h"
 #include "ee/format/safetensors.h"
 
 namespace ee::checkpoint {
@@ -25,16 +26,20 @@ model::Backbone alias_backbone(const ModelFolder& folder);
 // What new exits of this backbone are stored in: its own dtype, but f32 for f16 (see attach.h).
 at::ScalarType new_exit_dtype(const ModelFolder& folder);
 
-// What the folder's exits are stored in; new_exit_dtype() when they own no tensor.
-at::ScalarType stored_exit_dtype(const ModelFolder& folder);
+// For write_safetensors(): the source's elements, contiguous on the CPU, in `dtype`; asked for and converted
+// when their turn comes.
+format::TensorToWrite tensor_to_write(const TensorSource& source, at::ScalarType dtype);
 
-// The names and shapes of the tensors that these exits own.
-std::vector<model::TensorEntry> exit_table(const config::ModelConfig& config,
-                                           const std::vector<config::ExitSpec>& specs);
+// Writes exits.safetensors (`tensors`, in dtype `stored`) and ee_config.json into `folder`, one in the
+// making.
+void write_exits(const std::filesystem::path& folder, const config::ModelConfig& config,
+                 std::vector<config::ExitSpec> specs, const TensorSources& tensors,
+                 const std::string& backbone_fingerprint, at::ScalarType stored);
 
-// For write_safetensors(): `tensor`'s elements, contiguous on the CPU, in `dtype`; converted when asked for.
-format::TensorToWrite tensor_to_write(const std::string& name, const at::Tensor& tensor,
-                                      at::ScalarType dtype);
+// The tensors that `exits` own, which must live until they are written.
+TensorSources exit_sources(const config::ModelConfig& config, std::vector<exits::ExitHead>& exits);
+
+std::vector<config::ExitSpec> specs_of(const std::vector<exits::ExitHead>& exits);
 
 // Fills `target`, a folder in the making, with all of `source` but its exits: weights are hard-linked where
 // possible, the small files around them copied.

@@ -136,17 +136,26 @@ at::ScalarType stored_exit_dtype(const ModelFolder& folder) {
 
 namespace {
 
-// Fills the first `layers` layers of a backbone by calling `read` for every tensor.
-model::Backbone fill_backbone(const ModelFolder& folder, int64_t layers,
-                              const std::function<at::Tensor(const std::string&)>& read) {
-  EE_CHECK(layers >= 0 && layers <= folder.config().layers, "{} of {} layers asked for", layers,
-           folder.config().layers);
+using ReadTensor = std::function<at::Tensor(const std::string& name, const model::TensorShape& shape)>;
+
+// The tensors that `options` asks for, each as `read` gives it.
+model::Backbone fill_backbone(const ModelFolder& folder, const LoadOptions& options, const ReadTensor& read) {
+  const config::ModelConfig& config = folder.config();
+  const int64_t last = options.last_layer < 0 ? config.layers : options.last_layer;
+  EE_CHECK(options.first_layer >= 1 && last >= options.first_layer - 1 && last <= config.layers,
+           "layers {}..{} of {} asked for", options.first_layer, last, config.layers);
   model::Backbone backbone;
-  backbone.config = folder.config();
-  backbone.layers.resize(static_cast<size_t>(layers));
-  model::visit_backbone(
-      backbone, [&](const std::string& name, const auto&, at::Tensor& member) { member = read(name); });
-  if (folder.config().tie_embeddings) backbone.head = backbone.embedding;
+  backbone.config = config;
+  backbone.first_layer = options.first_layer;
+  backbone.ranks = options.ranks;
+  backbone.layers.resize(static_cast<size_t>(last - options.first_layer + 1));
+  const bool embedding = options.embedding || (options.head && config.tie_embeddings);
+  model::visit_backbone(backbone,
+                        [&](const std::string& name, const model::TensorShape& shape, at::Tensor& member) {
+                          if (name == kEmbedding ? embedding : name == kHead ? options.head : true)
+                            member = read(name, shape);
+                        });
+  if (config.tie_embeddings && options.head) backbone.head = backbone.embedding;
   return backbone;
 }
 
@@ -155,16 +164,19 @@ model::Backbone fill_backbone(const ModelFolder& folder, int64_t layers,
 model::Backbone alias_backbone(const ModelFolder& folder) {
   const TensorFiles& files = folder.backbone_files();
   const at::ScalarType dtype = to_torch(files.at(kEmbedding).dtype);
-  return fill_backbone(folder, folder.config().layers,
-                       [&](const std::string& name) { return files.alias(name).to(dtype); });
+  return fill_backbone(folder, {}, [&](const std::string& name, const model::TensorShape&) {
+    return files.alias(name).to(dtype);
+  });
 }
 
 model::Backbone load_backbone(const ModelFolder& folder, const LoadOptions& options) {
   const at::ScalarType dtype = compute_dtype(folder, options.precision, options.device);
-  const int64_t layers = options.layers < 0 ? folder.config().layers : options.layers;
-  model::Backbone backbone = fill_backbone(folder, layers, [&](const std::string& name) {
-    return folder.backbone_files().read(name, options.device, dtype);
-  });
+  const auto read = [&](const std::string& name, const model::TensorShape& shape) {
+    const auto slice = parallel::slice_of(folder.config(), shape.split, shape.sizes, options.ranks.rank(),
+                                          options.ranks.size());
+    return folder.backbone_files().read(name, slice, options.device, dtype);
+  };
+  model::Backbone backbone = fill_backbone(folder, options, read);
   const int64_t positions = options.max_positions > 0 ? options.max_positions : folder.config().max_positions;
   backbone.rope = model::RopeTable(folder.config(), positions, options.device);
   return backbone;
@@ -186,8 +198,10 @@ std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::
   for (size_t i = 0; i < specs.size(); ++i) {
     exits[i].spec = specs[i];
     exits::visit_exit(folder.config(), exits[i],
-                      [&](const std::string& name, const auto&, at::Tensor& member) {
-                        member = folder.exit_files().read(name, backbone.embedding.device(), dtype);
+                      [&](const std::string& name, const model::TensorShape& shape, at::Tensor& member) {
+                        const auto slice = parallel::slice_of(folder.config(), shape.split, shape.sizes,
+                                                              backbone.ranks.rank(), backbone.ranks.size());
+                        member = folder.exit_files().read(name, slice, backbone.device(), dtype);
                       });
     exits::bind_shared(exits[i], backbone);
   }

@@ -142,8 +142,11 @@ at::Tensor TensorFiles::alias(const std::string& name) const {
   return copy;
 }
 
-at::Tensor TensorFiles::read(const std::string& name, at::Device device, at::ScalarType dtype) const {
-  const at::Tensor copy = alias(name).to(device, dtype, /*non_blocking=*/false, /*copy=*/true);
+at::Tensor TensorFiles::read(const std::string& name, const parallel::Slice& slice, at::Device device,
+                             at::ScalarType dtype) const {
+  const at::Tensor part = alias(name).narrow(slice.axis, slice.begin, slice.length);
+  bytes_read_ += static_cast<int64_t>(part.nbytes());
+  const at::Tensor copy = part.to(device, dtype, /*non_blocking=*/false, /*copy=*/true).contiguous();
   base::release_pages(at(name).bytes);
   return copy;
 }

@@ -53,25 +53,19 @@ void write_text(const fs::path& path, const std::string& text) {
   out.close();
 }
 
-void write_tensors(const fs::path& path, const NamedTensors& tensors) {
+void write_tensors(const fs::path& path, const TensorSources& sources) {
   std::vector<format::TensorToWrite> list;
-  for (const auto& [name, tensor] : tensors) {
-    EE_CHECK(tensor.scalar_type() == at::kFloat, "{} is not f32", name);
-    list.push_back(tensor_to_write(name, tensor, at::kFloat));
-  }
+  for (const auto& source : sources) list.push_back(tensor_to_write(source, at::kFloat));
   format::write_safetensors(path, list);
 }
 
-NamedTensors read_tensors(const fs::path& path) {
-  const TensorFiles files = TensorFiles::open_file(path);
-  NamedTensors tensors;
-  for (const auto& [name, file] : files.names()) {
+TensorFiles open_tensors(const fs::path& path) {
+  TensorFiles files = TensorFiles::open_file(path);
+  for (const auto& [name, file] : files.names())
     if (files.at(name).dtype != format::DType::f32)
       throw UserError("tensor {} in {} has dtype {}, expected F32", name, path.string(),
                       format::to_string(files.at(name).dtype));
-    tensors[name] = files.alias(name).clone();
-  }
-  return tensors;
+  return files;
 }
 
 Json describe_file(const fs::path& path) {
@@ -96,10 +90,10 @@ void check_complete(const fs::path& folder) {
   }
 }
 
-void fill(const fs::path& folder, const TrainingCheckpoint& checkpoint) {
-  write_tensors(folder / kExitsFile, checkpoint.exits);
-  write_tensors(folder / kOptimizerFile, checkpoint.optimizer);
-  write_text(folder / kStateFile, write_state(checkpoint.state));
+void fill(const fs::path& folder, const TrainingState& state, const TrainingTensors& tensors) {
+  write_tensors(folder / kExitsFile, tensors.exits);
+  write_tensors(folder / kOptimizerFile, tensors.optimizer);
+  write_text(folder / kStateFile, write_state(state));
   Json manifest = {{"format_version", 1}, {"files", Json::object()}};
   for (const char* name : kFiles) manifest["files"][name] = describe_file(folder / name);
   write_text(folder / kManifestFile, manifest.dump(2) + "\n");
@@ -113,12 +107,13 @@ void move_folder(const fs::path& from, const fs::path& to) {
 
 }  // namespace
 
-fs::path save_training_state(const fs::path& root, const TrainingCheckpoint& checkpoint) {
-  const std::string name = folder_name(checkpoint.state.step);
+fs::path save_training_state(const fs::path& root, const TrainingState& state,
+                             const TrainingTensors& tensors) {
+  const std::string name = folder_name(state.step);
   const fs::path target = root / name;
   if (!fs::exists(target)) {
     base::AtomicDirectory output(target);
-    fill(output.path(), checkpoint);
+    fill(output.path(), state, tensors);
     output.commit();
     return target;
   }
@@ -127,7 +122,7 @@ fs::path save_training_state(const fs::path& root, const TrainingCheckpoint& che
   fs::remove_all(fresh);
   fs::remove_all(old);
   base::AtomicDirectory output(fresh);
-  fill(output.path(), checkpoint);
+  fill(output.path(), state, tensors);
   output.commit();
   move_folder(target, old);
   move_folder(fresh, target);
@@ -148,11 +143,12 @@ std::optional<fs::path> find_latest_training_state(const fs::path& root,
   return std::nullopt;
 }
 
-TrainingCheckpoint load_training_state(const fs::path& folder) {
+TrainingCheckpoint open_training_state(const fs::path& folder) {
   check_complete(folder);
-  return {.state = read_state(folder / kStateFile),
-          .exits = read_tensors(folder / kExitsFile),
-          .optimizer = read_tensors(folder / kOptimizerFile)};
+  return {.path = folder,
+          .state = read_state(folder / kStateFile),
+          .exits = open_tensors(folder / kExitsFile),
+          .optimizer = open_tensors(folder / kOptimizerFile)};
 }
 
 namespace {

@@ -61,7 +61,7 @@ void check_logits(const at::Tensor& logits, const std::string& where) {
 // Tokens from all over the vocabulary through every layer and every exit.
 void check_forward(const ModelFolder& folder) {
   const model::Backbone backbone = load_backbone(folder, {.max_positions = kForwardTokens});
-  const at::ScalarType dtype = backbone.embedding.scalar_type();
+  const at::ScalarType dtype = backbone.dtype();
   std::vector<exits::ExitHead> exits;
   if (folder.has_exits()) exits = load_exits(folder, backbone, {}, dtype);
   const int64_t vocab = folder.config().vocab_size;
@@ -71,7 +71,7 @@ void check_forward(const ModelFolder& folder) {
       backbone, tokens, folder.config().layers, [&](int64_t depth, const model::LayerTrace& trace) {
         for (const auto& exit : exits)
           if (exit.spec.depth() == depth)
-            check_logits(exit.logits(exit.forward(backbone, exits::exit_input(exit.spec, trace))),
+            check_logits(exit.logits(backbone, exit.forward(backbone, exits::exit_input(exit.spec, trace))),
                          fmt::format("at the exit of layer {}", exit.spec.layer));
       });
   const at::Tensor hidden = model::rms_norm(last, backbone.final_norm, folder.config().rms_norm_eps);

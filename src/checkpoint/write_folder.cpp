@@ -9,36 +9,47 @@
 namespace ee::checkpoint {
 namespace fs = std::filesystem;
 
-format::TensorToWrite tensor_to_write(const std::string& name, const at::Tensor& tensor,
-                                      at::ScalarType dtype) {
-  return {.name = name,
+format::TensorToWrite tensor_to_write(const TensorSource& source, at::ScalarType dtype) {
+  return {.name = source.name,
           .dtype = from_torch(dtype),
-          .shape = tensor.sizes().vec(),
-          .produce = [tensor, dtype](const auto& sink) {
-            const at::Tensor bytes = tensor.detach().to(at::kCPU, dtype).contiguous();
+          .shape = source.shape,
+          .produce = [source, dtype](const auto& sink) {
+            const at::Tensor bytes = source.get().detach().to(at::kCPU, dtype).contiguous();
+            EE_CHECK(bytes.sizes() == at::IntArrayRef(source.shape),
+                     "tensor {} has {} dimensions of other sizes", source.name, bytes.dim());
             sink({static_cast<const std::byte*>(bytes.const_data_ptr()), bytes.nbytes()});
           }};
 }
 
+TensorSources exit_sources(const config::ModelConfig& config, std::vector<exits::ExitHead>& exits) {
+  TensorSources sources;
+  for (auto& exit : exits)
+    exits::visit_exit(config, exit,
+                      [&](const std::string& name, const model::TensorShape& shape, at::Tensor& member) {
+                        sources.push_back({name, shape.sizes, [member] { return member; }});
+                      });
+  return sources;
+}
+
 void write_exits(const fs::path& folder, const config::ModelConfig& config,
-                 std::vector<exits::ExitHead>& exits, const std::string& backbone_fingerprint,
-                 at::ScalarType stored) {
+                 std::vector<config::ExitSpec> specs, const TensorSources& tensors,
+                 const std::string& backbone_fingerprint, at::ScalarType stored) {
+  config::validate_exits(specs, config.layers, "the exits to write");
+  std::vector<format::TensorToWrite> list;
+  for (const auto& source : tensors) list.push_back(tensor_to_write(source, stored));
+  format::write_safetensors(folder / kExitsFile, list, {{"format", "pt"}});
   config::ExitsConfig exits_config;
+  exits_config.exits = std::move(specs);
   exits_config.backbone_fingerprint = backbone_fingerprint;
-  std::vector<format::TensorToWrite> tensors;
-  for (auto& exit : exits) {
-    exits_config.exits.push_back(exit.spec);
-    exits::visit_exit(config, exit, [&](const std::string& name, const auto& shape, at::Tensor& member) {
-      EE_CHECK(member.sizes() == at::IntArrayRef(shape), "tensor {} has {} dimensions of other sizes", name,
-               member.dim());
-      tensors.push_back(tensor_to_write(name, member, stored));
-    });
-  }
-  config::validate_exits(exits_config.exits, config.layers, "the exits to write");
-  format::write_safetensors(folder / kExitsFile, tensors, {{"format", "pt"}});
   base::OutputFile out(folder / kExitsConfigFile);
   out.write(config::write_exits_config(exits_config));
   out.close();
+}
+
+std::vector<config::ExitSpec> specs_of(const std::vector<exits::ExitHead>& exits) {
+  std::vector<config::ExitSpec> specs;
+  for (const auto& exit : exits) specs.push_back(exit.spec);
+  return specs;
 }
 
 namespace {
@@ -63,12 +74,17 @@ void link_backbone(const ModelFolder& source, const fs::path& target) {
   }
 }
 
-void write_model_folder(const ModelFolder& source, std::vector<exits::ExitHead>& exits,
-                        const fs::path& target, at::ScalarType stored) {
+void write_model_folder(const ModelFolder& source, const std::vector<config::ExitSpec>& specs,
+                        const TensorSources& tensors, const fs::path& target, at::ScalarType stored) {
   base::AtomicDirectory output(target);
   link_backbone(source, output.path());
-  write_exits(output.path(), source.config(), exits, fingerprint(source.backbone_files()), stored);
+  write_exits(output.path(), source.config(), specs, tensors, fingerprint(source.backbone_files()), stored);
   output.commit();
+}
+
+void write_model_folder(const ModelFolder& source, std::vector<exits::ExitHead>& exits,
+                        const fs::path& target, at::ScalarType stored) {
+  write_model_folder(source, specs_of(exits), exit_sources(source.config(), exits), target, stored);
 }
 
 }  // namespace ee::checkpoint

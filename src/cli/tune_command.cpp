@@ -2,49 +2,128 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <filesystem>
 
 #include "cli_options.h"
+#include "ee/base/error.h"
 #include "ee/base/program.h"
+#include "ee/comm/spawn.h"
 #include "ee/config/tune_config.h"
 #include "ee/train/cost.h"
+#include "ee/train/resume.h"
 #include "ee/train/trainer.h"
 
 namespace ee::cli {
 
-int run_tune(const std::vector<std::string>& args) {
+namespace {
+
+struct TuneArguments {
   std::string config, resume = "none";
   std::vector<std::string> sets;
-  std::optional<int64_t> threads;
+  std::optional<int64_t> threads, spawn;
   bool print_config = false, dry_run = false;
-  CommandLine line(
-      "ee-tune --config FILE [options]",
-      "Tunes the exits of a model on its frozen backbone. `ee-tune reference` lists every option of "
-      "the configuration file.");
-  line.value("config", "FILE", config, "configuration, JSON with comments").required("config");
-  line.values("set", "KEY=VALUE", sets, "replaces one option of the file: optimizer.lr=3e-4");
-  line.value("resume", "auto|none|PATH", resume,
-             "continue from the newest checkpoint, from none, or from this one");
-  line.value("threads", "N", threads, "threads that compute; replaces the option `threads`");
-  line.flag("print-config", print_config, "print every option with its value and stop");
-  line.flag(
-      "dry-run", dry_run,
-      "check everything, print what the run would cost, and stop; tokenizes the text, reads no weights");
-  if (!line.parse(args)) return 0;
 
-  if (threads) sets.push_back(fmt::format("threads={}", *threads));
-  const auto options = config::read_tune_config(config, sets);
-  if (print_config) {
-    fmt::print("{}\n", config::print_tune_config(options));
+  bool parse(const std::vector<std::string>& args) {
+    CommandLine line(
+        "ee-tune --config FILE [options]",
+        "Tunes the exits of a model on its frozen backbone. `ee-tune reference` lists every option of "
+        "the configuration file.");
+    line.value("config", "FILE", config, "configuration, JSON with comments").required("config");
+    line.values("set", "KEY=VALUE", sets, "replaces one option of the file: optimizer.lr=3e-4");
+    line.value("resume", "auto|none|PATH", resume,
+               "continue from the newest checkpoint, from none, or from this one");
+    line.value("threads", "N", threads, "threads that compute; replaces the option `threads`");
+    line.value("spawn", "N", spawn,
+               "start N processes on this machine (torchrun, srun and mpirun are recognized without it)");
+    line.flag("print-config", print_config, "print every option with its value and stop");
+    line.flag(
+        "dry-run", dry_run,
+        "check everything, print what the run would cost, and stop; tokenizes the text, reads no weights");
+    if (!line.parse(args)) return false;
+    if (threads) sets.push_back(fmt::format("threads={}", *threads));
+    if (spawn && *spawn < 1) throw base::UserError("option --spawn: expected at least 1, got {}", *spawn);
+    return true;
+  }
+};
+
+// The same command in each of `count` processes.
+int spawn_ranks(int64_t count, const std::vector<std::string>& args) {
+  if (const auto launch = comm::detect_launch(); launch.launcher != comm::Launcher::kNone)
+    throw base::UserError("option --spawn: {} has started this process already; leave one of the two out",
+                          comm::launcher_name(launch.launcher));
+  std::vector<std::string> command = {std::filesystem::read_symlink("/proc/self/exe").string()};
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (args[i] == "--spawn")
+      ++i;
+    else if (!args[i].starts_with("--spawn="))
+      command.push_back(args[i]);
+  }
+  return comm::spawn_local(static_cast<int>(count), command);
+}
+
+// A dry run shows any grid without its processes.
+comm::LaunchInfo find_launch(const TuneArguments& arguments, const config::ParallelOptions& parallel) {
+  comm::LaunchInfo launch = comm::detect_launch();
+  if (arguments.dry_run && launch.world_size == 1)
+    launch.world_size =
+        static_cast<int>(parallel.tensor * parallel.pipeline * std::max<int64_t>(1, parallel.data));
+  return launch;
+}
+
+// All processes of a run find the same mistakes before they meet: the first of each machine speaks of them,
+// the others give nothing.
+template <typename Check>
+auto one_speaks(int local_rank, Check&& check) -> std::optional<decltype(check())> {
+  try {
+    return check();
+  } catch (const base::UserError&) {
+    if (local_rank == 0) throw;
+    return std::nullopt;
+  }
+}
+
+struct Prepared {
+  train::Job job;
+  std::optional<checkpoint::TrainingCheckpoint> checkpoint;
+};
+
+Prepared prepare(const config::TuneOptions& options, const TuneArguments& arguments,
+                 const comm::LaunchInfo& launch) {
+  const auto warn = [&](const std::string& text) {
+    if (launch.rank == 0) spdlog::warn("warning: {}", text);
+  };
+  Prepared prepared{.job = train::prepare_job(options, launch), .checkpoint = {}};
+  if (launch.rank == 0) {
+    fmt::print("{}", train::describe(prepared.job, train::estimate_cost(prepared.job)));
+    std::fflush(stdout);
+  }
+  if (!arguments.dry_run) prepared.checkpoint = train::find_checkpoint(prepared.job, arguments.resume, warn);
+  return prepared;
+}
+
+}  // namespace
+
+int run_tune(const std::vector<std::string>& args) {
+  TuneArguments arguments;
+  if (!arguments.parse(args)) return 0;
+  spdlog::set_pattern("%H:%M:%S  %v");
+  const int local_rank = comm::detect_launch().local_rank;
+  const auto options =
+      one_speaks(local_rank, [&] { return config::read_tune_config(arguments.config, arguments.sets); });
+  if (!options) return base::kExitUserError;
+  if (arguments.print_config) {
+    fmt::print("{}\n", config::print_tune_config(*options));
     return 0;
   }
-  spdlog::set_pattern("%H:%M:%S  %v");
-  const auto job = train::prepare_job(options);
-  fmt::print("{}", train::describe(job, train::estimate_cost(job)));
-  std::fflush(stdout);
-  if (dry_run) return 0;
+  if (arguments.spawn && !arguments.dry_run) return spawn_ranks(*arguments.spawn, args);
+  const auto launch = find_launch(arguments, options->parallel);
+  const auto prepared = one_speaks(local_rank, [&] { return prepare(*options, arguments, launch); });
+  if (!prepared) return base::kExitUserError;
+  if (arguments.dry_run) return 0;
   const base::StopSignal stop;
-  return train::run_job(job, resume, stop);
+  return train::run_job(prepared->job, prepared->checkpoint, stop, launch);
 }
 
 int run_tune_reference(const std::vector<std::string>& args) {

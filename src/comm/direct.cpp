@@ -105,9 +105,10 @@ Pending DirectCollectives::all_gather(const at::Tensor& output, const at::Tensor
 Pending DirectCollectives::reduce_scatter(const at::Tensor& output, const at::Tensor& input) {
   const int64_t rows = output.size(0);
   const auto part = [&](int rank) { return input.slice(0, rank * rows, (rank + 1) * rows); };
+  const at::Tensor own = part(rank_);
+  const at::Tensor mine = output.data_ptr() == own.data_ptr() ? output : own;  // reduce_into() must know
   std::vector<at::Tensor> inputs;
-  for (int rank = 0; rank < size_; ++rank)
-    inputs.push_back(rank == rank_ ? part(rank_) : at::empty_like(output));
+  for (int rank = 0; rank < size_; ++rank) inputs.push_back(rank == rank_ ? mine : at::empty_like(output));
   auto transfers = exchange(
       part, [&](int rank) { return inputs[static_cast<std::size_t>(rank)]; }, next_tag());
   return Pending(std::move(transfers), [=] {

@@ -75,6 +75,12 @@ void check_options(const TuneOptions& options, Problems& problems) {
     expect(o.batch.global_batch % o.batch.micro_batch == 0, "batch.global_batch",
            fmt::format("must be a multiple of micro_batch {}, got {}", o.batch.micro_batch,
                        o.batch.global_batch));
+  if (o.parallel.data > 0 && o.batch.micro_batch > 0)
+    expect(o.batch.global_batch % (o.batch.micro_batch * o.parallel.data) == 0, "parallel.data",
+           fmt::format("{} replicas cannot share the {} micro-batches of a step evenly", o.parallel.data,
+                       o.batch.global_batch / o.batch.micro_batch));
+  expect(!o.parallel.sequence || o.parallel.tensor > 1, "parallel.sequence",
+         "needs more than one tensor rank; raise parallel.tensor");
   expect(o.schedule.min_lr <= o.optimizer.lr, "schedule.min_lr",
          fmt::format("must not exceed optimizer.lr {}, got {}", o.optimizer.lr, o.schedule.min_lr));
   expect(o.schedule.warmup_steps == 0 || o.schedule.warmup_fraction == 0, "schedule.warmup_fraction",

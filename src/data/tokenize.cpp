@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "ee/base/error.h"
+#include "ee/base/file.h"
 #include "ee/base/hash.h"
 #include "ee/data/corpus.h"
 #include "ee/data/documents.h"
@@ -119,24 +120,30 @@ std::string cache_key(const std::vector<fs::path>& files, const tokenizer::Token
   return hasher.digest();
 }
 
+// The cache, if it is there and whole. A broken one is only worth its text and is made again.
+std::optional<Corpus> open_cached(const fs::path& cached) {
+  if (!fs::exists(cached)) return std::nullopt;
+  try {
+    return Corpus(cached);
+  } catch (const base::UserError&) {
+    fs::remove(cached);
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 Corpus open_corpus(const std::vector<fs::path>& files, const tokenizer::Tokenizer& tokenizer,
                    const CorpusOptions& options) {
   int64_t total_bytes = 0;
   const fs::path cached = options.cache / (cache_key(files, tokenizer, total_bytes) + ".tokens");
-  if (fs::exists(cached)) {
-    try {
-      return Corpus(cached);
-    } catch (const base::UserError&) {
-      fs::remove(cached);  // a broken cache is only worth its text: made again below
-    }
-  }
   std::error_code error;
   fs::create_directories(options.cache, error);
   if (error)
     throw base::UserError("cannot create the token cache folder {}: {}", options.cache.string(),
                           error.message());
+  const base::FolderLock one_process_makes_it(options.cache);
+  if (auto corpus = open_cached(cached)) return std::move(*corpus);
   const fs::path unfinished = fmt::format("{}.{}.tmp", cached.string(), ::getpid());
   try {
     CacheWriter writer(unfinished);

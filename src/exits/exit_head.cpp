@@ -10,7 +10,7 @@ namespace {
 template <typename Weights>
 Weights in_dtype(const config::ModelConfig& config, const Weights& weights, at::ScalarType dtype) {
   Weights cast = weights;
-  const auto to_dtype = [dtype](const std::string&, const std::vector<int64_t>&, at::Tensor& member) {
+  const auto to_dtype = [dtype](const std::string&, const model::TensorShape&, at::Tensor& member) {
     member = member.to(dtype);
   };
   if constexpr (std::is_same_v<Weights, model::LayerWeights>) {
@@ -36,16 +36,18 @@ at::Tensor ExitHead::forward(const model::Backbone& backbone, const ExitInput& i
   const at::ScalarType dtype = input.hidden.scalar_type();
   at::Tensor hidden = input.hidden;
   if (spec.kind == config::ExitKind::mlp) {
-    hidden = hidden.add(model::mlp(in_dtype(config, mlp, dtype), input.mlp_input));
+    hidden = hidden.add(model::mlp(in_dtype(config, mlp, dtype), input.mlp_input, backbone.ranks));
   } else if (spec.kind == config::ExitKind::layer) {
-    hidden =
-        model::decoder_layer(config, in_dtype(config, layer, dtype), hidden, backbone.rope, cache).output;
+    hidden = model::decoder_layer(config, in_dtype(config, layer, dtype), hidden, backbone.rope, cache,
+                                  backbone.ranks)
+                 .output;
   }
   return norm.defined() ? model::rms_norm(hidden, norm.to(dtype), config.rms_norm_eps) : hidden;
 }
 
-at::Tensor ExitHead::logits(const at::Tensor& exit_hidden) const {
-  const at::Tensor logits = at::linear(exit_hidden, head.to(exit_hidden.scalar_type())).to(at::kFloat);
+at::Tensor ExitHead::logits(const model::Backbone& backbone, const at::Tensor& exit_hidden) const {
+  const at::Tensor own = at::linear(exit_hidden, head.to(exit_hidden.scalar_type())).to(at::kFloat);
+  const at::Tensor logits = backbone.ranks.gather_vocabulary(own, backbone.config.vocab_size);
   return spec.temperature == 1.0 ? logits : logits.div(spec.temperature);
 }
 
@@ -57,10 +59,11 @@ void visit_exit(const config::ModelConfig& config, ExitHead& exit, const model::
     model::visit_layer(config, prefix + "layer.", exit.layer, visit);
   }
   if (exit.spec.norm == config::NormKind::own) {
-    visit(prefix + "norm.weight", {config.hidden_size}, exit.norm);
+    visit(prefix + "norm.weight", {{config.hidden_size}}, exit.norm);
   }
   if (exit.spec.head == config::HeadKind::own) {
-    visit(prefix + "head.weight", {config.vocab_size, config.hidden_size}, exit.head);
+    visit(prefix + "head.weight", {{config.vocab_size, config.hidden_size}, parallel::Split::vocabulary},
+          exit.head);
   }
 }
 
@@ -68,9 +71,9 @@ int64_t parameter_count(const config::ModelConfig& config, const config::ExitSpe
   ExitHead empty;
   empty.spec = spec;
   int64_t count = 0;
-  visit_exit(config, empty, [&](const std::string&, const std::vector<int64_t>& shape, at::Tensor&) {
+  visit_exit(config, empty, [&](const std::string&, const model::TensorShape& shape, at::Tensor&) {
     int64_t elements = 1;
-    for (const int64_t size : shape) {
+    for (const int64_t size : shape.sizes) {
       elements *= size;
     }
     count += elements;

@@ -27,7 +27,7 @@ void copy_from_backbone(ExitHead& exit, const model::Backbone& backbone) {
   }
   exit.norm = backbone.final_norm;
   exit.head = backbone.head;
-  model::TensorVisitor clone = [](const std::string&, const std::vector<int64_t>&, at::Tensor& member) {
+  model::TensorVisitor clone = [](const std::string&, const model::TensorShape&, at::Tensor& member) {
     member = member.clone();
   };
   visit_exit(backbone.config, exit, clone);

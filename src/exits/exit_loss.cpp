@@ -40,21 +40,24 @@ double accumulate_exit_gradient(const model::Backbone& backbone, ExitHead& exit,
     hidden = exit.forward(backbone, input);
   }
   const c10::AutoGradMode no_grad(false);
-  const at::Tensor rows = hidden.detach().flatten(0, 1);  // [tokens, hidden]
-  const at::Tensor flat_targets = targets.reshape({-1});  // [tokens]
+  const parallel::TensorRanks& ranks = backbone.ranks;
+  const at::Tensor all_tokens = ranks.gather_tokens(hidden.detach());  // [batch, seq, hidden]
+  const at::Tensor rows = all_tokens.flatten(0, 1);                    // [tokens, hidden]
+  const at::Tensor flat_targets = targets.reshape({-1});               // [tokens]
   const at::Tensor counted = flat_targets.ne(kernels::kIgnoreToken);
   const auto count = counted.sum().item<double>();
   if (count == 0) {
     return 0.0;  // nothing to learn from, and no mean to take
   }
-  kernels::LinearCrossEntropy loss(
-      rows, head_for(exit, rows), flat_targets,
-      {.temperature = exit.spec.temperature, .gradient_filter = options.gradient_filter});
+  kernels::LinearCrossEntropy loss(rows, head_for(exit, rows), flat_targets,
+                                   {.temperature = exit.spec.temperature,
+                                    .gradient_filter = options.gradient_filter,
+                                    .part = ranks.vocabulary_part(backbone.config.vocab_size)});
   const kernels::TokenStats& stats = loss.forward();
   const at::Tensor hidden_gradient =
       loss.backward(token_scale(counted, count, stats, options), head_gradient(exit));
   if (hidden.requires_grad()) {
-    hidden.backward(hidden_gradient.view_as(hidden));
+    hidden.backward(ranks.sum(hidden_gradient.view_as(all_tokens)).to(hidden.scalar_type()));
   }
   return stats.loss.sum().item<double>() / count;
 }
@@ -62,9 +65,9 @@ double accumulate_exit_gradient(const model::Backbone& backbone, ExitHead& exit,
 kernels::TokenStats exit_stats(const model::Backbone& backbone, const ExitHead& exit, const ExitInput& input,
                                const at::Tensor& targets) {
   const c10::AutoGradMode no_grad(false);
-  const at::Tensor rows = exit.forward(backbone, input).flatten(0, 1);  // [tokens, hidden]
-  return kernels::linear_token_stats(rows, head_for(exit, rows), targets.reshape({-1}),
-                                     exit.spec.temperature);
+  const at::Tensor rows = backbone.ranks.gather_tokens(exit.forward(backbone, input)).flatten(0, 1);
+  return kernels::linear_token_stats(rows, head_for(exit, rows), targets.reshape({-1}), exit.spec.temperature,
+                                     backbone.ranks.vocabulary_part(backbone.config.vocab_size));
 }
 
 }  // namespace ee::exits

@@ -43,7 +43,8 @@ Engine::Engine(const model::Backbone& backbone, std::span<const exits::ExitHead>
   EE_CHECK(options.capacity > 0 && options.capacity <= backbone.rope.cos.size(0),
            "capacity {} but the RoPE table has {} positions", options.capacity, backbone.rope.cos.size(0));
   const auto allocate = [&] {
-    return model::LayerCache::allocate(config, /*batch=*/1, options.capacity, backbone.options());
+    return model::LayerCache::allocate(config, /*batch=*/1, options.capacity, backbone.options(),
+                                       backbone.ranks);
   };
   for (int64_t layer = 1; layer <= config.layers; ++layer) {
     caches_.push_back(allocate());
@@ -73,7 +74,7 @@ Prediction Engine::step(std::span<const int64_t> tokens) {
   probes_.clear();
   const at::Tensor ids = at::tensor(at::ArrayRef<int64_t>(tokens.data(), tokens.size()), at::kLong)
                              .view({1, count})
-                             .to(backbone_.embedding.device());
+                             .to(backbone_.device());
   length_ += count;
   return walk(backbone_.embed(ids)).value();
 }
@@ -96,7 +97,7 @@ std::optional<Prediction> Engine::walk(at::Tensor rows) {
   for (int64_t depth = 0; depth <= layers; ++depth) {
     if (depth > 0 && rows.defined()) {
       trace = model::decoder_layer(backbone_.config, backbone_.layer(depth), rows, backbone_.rope,
-                                   &caches_[static_cast<size_t>(depth - 1)]);
+                                   &caches_[static_cast<size_t>(depth - 1)], backbone_.ranks);
       rows = trace.output;
     }
     for (; exit < exits_.size() && exits_[exit].spec.depth() == depth; ++exit) {
@@ -147,7 +148,8 @@ std::optional<Prediction> Engine::visit_exit(size_t index, const model::LayerTra
   if (!predict) {
     return std::nullopt;
   }
-  Prediction prediction = make_prediction(static_cast<int64_t>(index), exit.logits(last_row(hidden)));
+  Prediction prediction =
+      make_prediction(static_cast<int64_t>(index), exit.logits(backbone_, last_row(hidden)));
   if (options_.probe) {
     probes_.push_back(prediction);
   }
@@ -157,7 +159,8 @@ std::optional<Prediction> Engine::visit_exit(size_t index, const model::LayerTra
 Prediction Engine::final_prediction(const at::Tensor& rows) const {
   const at::Tensor normed =
       model::rms_norm(last_row(rows), backbone_.final_norm, backbone_.config.rms_norm_eps);
-  return make_prediction(kFinalLayer, at::linear(normed, backbone_.head));
+  return make_prediction(kFinalLayer, backbone_.ranks.gather_vocabulary(at::linear(normed, backbone_.head),
+                                                                        backbone_.config.vocab_size));
 }
 
 }  // namespace ee::infer

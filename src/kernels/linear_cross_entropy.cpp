@@ -8,6 +8,7 @@
 
 #include "ee/base/error.h"
 #include "linear_cross_entropy_cpu.h"
+#include "softmax.h"
 
 namespace ee::kernels {
 
@@ -35,16 +36,16 @@ std::pair<at::Tensor, at::Tensor> target_columns(const at::Tensor& targets, int6
 }
 
 // The softmax by plain ATen operations, on any device.
-fused::Softmax chunked_forward(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                               const LinearCrossEntropyOptions& options) {
+Softmax chunked_forward(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+                        const LinearCrossEntropyOptions& options) {
   const int64_t tokens = hidden.size(0);
   const double inverse = 1.0 / options.temperature;
   const at::TensorOptions floats = hidden.options().dtype(at::kFloat);
-  fused::Softmax out{.max = at::full({tokens}, -std::numeric_limits<float>::infinity(), floats),
-                     .log_sum = {},
-                     .target_logit = at::zeros({tokens}, floats),
-                     .argmax = at::zeros_like(targets)};
-  at::Tensor sum = at::zeros({tokens}, floats);
+  Softmax out{.max = at::full({tokens}, -std::numeric_limits<float>::infinity(), floats),
+              .sum = at::zeros({tokens}, floats),
+              .log_sum = {},
+              .target_logit = at::zeros({tokens}, floats),
+              .argmax = at::zeros_like(targets)};
   for_each_chunk(
       hidden, weight, options.vocab_chunk, [&](int64_t first, const at::Tensor&, at::Tensor logits) {
         const auto [column, inside] = target_columns(targets, first, logits.size(1));
@@ -52,28 +53,33 @@ fused::Softmax chunked_forward(const at::Tensor& hidden, const at::Tensor& weigh
         const auto [chunk_max, chunk_argmax] = logits.max(1);
         out.argmax = at::where(chunk_max.gt(out.max), chunk_argmax.add(first), out.argmax);
         const at::Tensor max = at::maximum(out.max, chunk_max);
-        sum.mul_(out.max.sub(max).mul_(inverse).exp_());
-        sum.add_(logits.sub_(max.unsqueeze(1)).mul_(inverse).exp_().sum(1));
+        out.sum.mul_(out.max.sub(max).mul_(inverse).exp_());
+        out.sum.add_(logits.sub_(max.unsqueeze(1)).mul_(inverse).exp_().sum(1));
         out.max = max;
       });
-  out.log_sum = sum.log();
+  out.log_sum = out.sum.log();
   return out;
 }
 
+// Of the gradients of the logits before the dropped mass is spread, and of the rows that it is spread over.
+struct DenseSums {
+  at::Tensor gradients;  // [tokens] f32: over a token's gradients
+  at::Tensor rows;       // [hidden] f32: over the rows of the weight
+};
+
 // Gradients of some tokens through a chunk of the dense logits' gradient at a time, on any device. All
 // [tokens] tensors are those of the given hidden states; grad_hidden [tokens, hidden] f32 is added to.
-void dense_backward(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                    const fused::Softmax& softmax, const at::Tensor& scale,
-                    const LinearCrossEntropyOptions& options, at::Tensor grad_hidden,
-                    at::Tensor weight_grad) {
+DenseSums add_dense_gradients(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
+                              const Softmax& softmax, const at::Tensor& scale,
+                              const LinearCrossEntropyOptions& options, at::Tensor grad_hidden,
+                              const at::Tensor& weight_grad) {
   const double inverse = 1.0 / options.temperature;
   const at::Tensor max = softmax.max.unsqueeze(1), log_sum = softmax.log_sum.unsqueeze(1);
   const at::Tensor factor = scale.mul(inverse).unsqueeze(1);
   const at::Tensor target_gradient =
       softmax.target_logit.sub(softmax.max).mul_(inverse).sub_(softmax.log_sum).exp_().sub_(1).unsqueeze(1);
-  at::Tensor sum =
-      at::zeros_like(softmax.max);  // of a token's gradients of the logits: minus what was filtered
-  at::Tensor row_sum = at::zeros({hidden.size(1)}, grad_hidden.options());
+  DenseSums sums{.gradients = at::zeros_like(softmax.max),
+                 .rows = at::zeros({hidden.size(1)}, grad_hidden.options())};
   for_each_chunk(
       hidden, weight, options.vocab_chunk, [&](int64_t first, const at::Tensor& rows, at::Tensor gradient) {
         gradient.sub_(max).mul_(inverse).sub_(log_sum).exp_();
@@ -82,8 +88,8 @@ void dense_backward(const at::Tensor& hidden, const at::Tensor& weight, const at
         gradient.scatter_(1, column,
                           at::where(inside.unsqueeze(1), target_gradient, gradient.gather(1, column)));
         gradient.mul_(factor);
-        sum.add_(gradient.sum(1));
-        row_sum.add_(rows.sum(0, false, at::kFloat));
+        sums.gradients.add_(gradient.sum(1));
+        sums.rows.add_(rows.sum(0, false, at::kFloat));
         gradient = gradient.to(rows.scalar_type());
         if (rows.scalar_type() == at::kFloat)
           grad_hidden.addmm_(gradient, rows);
@@ -96,20 +102,31 @@ void dense_backward(const at::Tensor& hidden, const at::Tensor& weight, const at
         else
           grad_rows.add_(at::mm(gradient.t(), hidden));
       });
-  if (options.gradient_filter == 0) return;
-  const at::Tensor spread = sum.div_(-static_cast<double>(weight.size(0)));
-  grad_hidden.add_(at::outer(spread, row_sum));
-  if (weight_grad.defined()) weight_grad.add_(at::matmul(spread, hidden.to(at::kFloat)));
+  return sums;
 }
 
 bool is_real(at::ScalarType type) { return type == at::kFloat || type == at::kBFloat16; }
 
+void check_part(const VocabularyPart& part, int64_t rows) {
+  EE_CHECK(part.gather, "a part of the vocabulary without a way to the others");
+  EE_CHECK(0 <= part.first && part.first + rows <= part.vocabulary, "rows {} to {} of a vocabulary of {}",
+           part.first, part.first + rows, part.vocabulary);
+}
+
+void check_targets(const at::Tensor& targets, int64_t vocabulary) {
+  const int64_t* target = targets.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < targets.size(0); ++i)
+    EE_CHECK(target[i] == kIgnoreToken || (0 <= target[i] && target[i] < vocabulary),
+             "target {} of token {} is outside the vocabulary of {}", target[i], i, vocabulary);
+}
+
 }  // namespace
 
 struct LinearCrossEntropy::State {
-  bool fused;         // the CPU's vector path, otherwise plain ATen
-  at::Tensor hidden;  // [tokens, hidden] as computed with: f32 on the CPU
-  fused::Softmax softmax;
+  bool fused;                    // the CPU's vector path, otherwise plain ATen
+  at::Tensor hidden;             // [tokens, hidden] as computed with: f32 on the CPU
+  at::Tensor target_rows;        // [tokens]
+  Softmax softmax;               // of the whole vocabulary
   fused::Candidates candidates;  // only if fused and filtered
 };
 
@@ -118,7 +135,7 @@ LinearCrossEntropy::LinearCrossEntropy(at::Tensor hidden, at::Tensor weight, at:
     : hidden_(std::move(hidden)),
       weight_(std::move(weight)),
       targets_(std::move(targets)),
-      options_(options),
+      options_(std::move(options)),
       state_(std::make_unique<State>()) {
   EE_CHECK(hidden_.dim() == 2 && weight_.dim() == 2 && hidden_.size(1) == weight_.size(1),
            "hidden states [{}] and embedding [{}] do not fit", fmt::join(hidden_.sizes(), ", "),
@@ -131,6 +148,7 @@ LinearCrossEntropy::LinearCrossEntropy(at::Tensor hidden, at::Tensor weight, at:
                options_.vocab_chunk > 0,
            "temperature {}, gradient filter {}, chunk {}", options_.temperature, options_.gradient_filter,
            options_.vocab_chunk);
+  if (options_.part) check_part(*options_.part, weight_.size(0));
 }
 
 LinearCrossEntropy::~LinearCrossEntropy() = default;
@@ -144,10 +162,13 @@ const TokenStats& LinearCrossEntropy::forward() {
   weight_ = weight_.detach().contiguous();
   targets_ = targets_.contiguous();
   state.fused = cpu && !options_.plain && hidden_.size(0) > 0 && fused::supported();
-  state.softmax = state.fused ? fused::forward(state.hidden, weight_, targets_, options_.temperature,
+  if (cpu) check_targets(targets_, options_.part ? options_.part->vocabulary : weight_.size(0));
+  state.target_rows = target_rows(targets_, weight_.size(0), options_.part);
+  state.softmax = state.fused ? fused::forward(state.hidden, weight_, state.target_rows, options_.temperature,
                                                options_.gradient_filter, state.candidates)
-                              : chunked_forward(state.hidden, weight_, targets_, options_);
-  const fused::Softmax& softmax = state.softmax;
+                              : chunked_forward(state.hidden, weight_, state.target_rows, options_);
+  if (options_.part) state.softmax = join_parts(state.softmax, *options_.part, options_.temperature);
+  const Softmax& softmax = state.softmax;
   const at::Tensor loss =
       softmax.log_sum.sub(softmax.target_logit.sub(softmax.max).div_(options_.temperature));
   stats_ = {.loss = loss.masked_fill(targets_.eq(kIgnoreToken), 0),
@@ -167,38 +188,52 @@ at::Tensor LinearCrossEntropy::backward(const at::Tensor& token_scale, const at:
   const at::Tensor scale = token_scale.masked_fill(targets_.eq(kIgnoreToken), 0);
   at::Tensor grad_hidden = at::zeros(hidden_.sizes(), hidden_.options().dtype(at::kFloat));
   if (state_->fused && options_.gradient_filter > 0)
-    backward_filtered(scale, grad_hidden, weight_grad);
+    backward_sparse(scale, grad_hidden, weight_grad);
   else
-    dense_backward(state_->hidden, weight_, targets_, state_->softmax, scale, options_, grad_hidden,
-                   weight_grad);
-  return grad_hidden.to(hidden_.scalar_type());
+    backward_dense(scale, grad_hidden, weight_grad);
+  return options_.part ? grad_hidden : grad_hidden.to(hidden_.scalar_type());
 }
 
-void LinearCrossEntropy::backward_filtered(const at::Tensor& scale, const at::Tensor& grad_hidden,
-                                           const at::Tensor& weight_grad) {
-  const fused::Softmax& softmax = state_->softmax;
-  const std::vector<int64_t> overflowed =
-      fused::settle(state_->candidates, softmax, targets_, scale, weight_.size(0), options_.temperature,
-                    options_.gradient_filter);
-  fused::add_hidden_gradient(state_->candidates, weight_, grad_hidden);
-  if (weight_grad.defined()) fused::add_weight_gradient(state_->candidates, state_->hidden, weight_grad);
-  if (overflowed.empty()) return;
+void LinearCrossEntropy::backward_dense(const at::Tensor& scale, const at::Tensor& grad_hidden,
+                                        const at::Tensor& weight_grad) {
+  const at::Tensor& hidden = state_->hidden;
+  const DenseSums sums = add_dense_gradients(hidden, weight_, state_->target_rows, state_->softmax, scale,
+                                             options_, grad_hidden, weight_grad);
+  if (options_.gradient_filter == 0) return;
+  const at::Tensor spread = dropped_share(sums.gradients, weight_.size(0), options_.part);
+  grad_hidden.add_(at::outer(spread, sums.rows));
+  if (weight_grad.defined()) weight_grad.add_(at::matmul(spread, hidden.to(at::kFloat)));
+}
 
-  const at::Tensor rows = at::tensor(overflowed, targets_.options());
-  const auto pick = [&](const at::Tensor& tensor) { return tensor.index_select(0, rows); };
-  const fused::Softmax some{.max = pick(softmax.max),
-                            .log_sum = pick(softmax.log_sum),
-                            .target_logit = pick(softmax.target_logit),
-                            .argmax = {}};
-  at::Tensor grad = at::zeros({rows.size(0), hidden_.size(1)}, grad_hidden.options());
-  dense_backward(pick(state_->hidden), weight_, pick(targets_), some, pick(scale), options_, grad,
-                 weight_grad);
-  grad_hidden.index_copy_(0, rows, grad);
+void LinearCrossEntropy::backward_sparse(const at::Tensor& scale, const at::Tensor& grad_hidden,
+                                         const at::Tensor& weight_grad) {
+  const Softmax& softmax = state_->softmax;
+  const auto [sum, overflowed] =
+      fused::settle(state_->candidates, softmax, state_->target_rows, scale, weight_.size(0),
+                    options_.temperature, options_.gradient_filter);
+  if (!overflowed.empty()) {
+    const at::Tensor tokens = at::tensor(overflowed, targets_.options());
+    const auto pick = [&](const at::Tensor& tensor) { return tensor.index_select(0, tokens); };
+    const Softmax some{.max = pick(softmax.max),
+                       .sum = {},
+                       .log_sum = pick(softmax.log_sum),
+                       .target_logit = pick(softmax.target_logit),
+                       .argmax = {}};
+    const at::Tensor grad = at::zeros({tokens.size(0), hidden_.size(1)}, grad_hidden.options());
+    const DenseSums sums = add_dense_gradients(pick(state_->hidden), weight_, pick(state_->target_rows), some,
+                                               pick(scale), options_, grad, weight_grad);
+    grad_hidden.index_copy_(0, tokens, grad);
+    sum.index_copy_(0, tokens, sums.gradients.to(at::kDouble));
+  }
+  const at::Tensor spread = dropped_share(sum, weight_.size(0), options_.part);
+  fused::add_hidden_gradient(state_->candidates, spread, weight_, grad_hidden);
+  if (weight_grad.defined())
+    fused::add_weight_gradient(state_->candidates, spread, state_->hidden, weight_grad);
 }
 
 TokenStats linear_token_stats(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& targets,
-                              double temperature) {
-  return LinearCrossEntropy(hidden, weight, targets, {.temperature = temperature}).forward();
+                              double temperature, const std::optional<VocabularyPart>& part) {
+  return LinearCrossEntropy(hidden, weight, targets, {.temperature = temperature, .part = part}).forward();
 }
 
 }  // namespace ee::kernels

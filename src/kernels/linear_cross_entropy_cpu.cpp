@@ -2,15 +2,13 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <c10/util/BFloat16.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
-
-#include "ee/base/error.h"
-#include "ee/kernels/linear_cross_entropy.h"
 
 namespace ee::kernels::fused {
 
@@ -30,14 +28,13 @@ class WeightBlocks {
  public:
   explicit WeightBlocks(const at::Tensor& weight)
       : weight_(weight),
-        vocab_(weight.size(0)),
+        total_(weight.size(0)),
         hidden_(weight.size(1)),
         rows_(std::clamp<int64_t>(kCacheBytes / 4 / hidden_ / kTileRows, 1, 32) * kTileRows) {}
 
-  int64_t count() const { return divide_up(vocab_, rows_); }
-  int64_t vocab() const { return vocab_; }
+  int64_t count() const { return divide_up(total_, rows_); }
   int64_t rows() const { return rows_; }
-  int64_t rows_of(int64_t block) const { return std::min(rows_, vocab_ - block * rows_); }
+  int64_t rows_of(int64_t block) const { return std::min(rows_, total_ - block * rows_); }
   int32_t first(int64_t block) const { return static_cast<int32_t>(block * rows_); }
 
   // [rows(), hidden]; valid until the next call with the same scratch.
@@ -57,8 +54,8 @@ class WeightBlocks {
   }
 
  private:
-  const at::Tensor& weight_;  // [vocab, hidden]
-  int64_t vocab_, hidden_, rows_;
+  const at::Tensor& weight_;  // [total, hidden]
+  int64_t total_, hidden_, rows_;
 };
 
 // hidden [tokens, hidden] -> [panels, hidden, 16], tokens padded with zeros.
@@ -79,17 +76,17 @@ at::Tensor pack_panels(const at::Tensor& hidden) {
 }
 
 // How a forward pass is shared by threads: each takes a range of panels if there are enough of them,
-// otherwise a part of the vocabulary.
+// otherwise a slice of the vocabulary.
 struct Division {
-  int64_t panels, blocks, tasks, parts;
+  int64_t panels, blocks, tasks, slices;
 
   Division(int64_t panels, int64_t blocks)
       : panels(panels),
         blocks(blocks),
         tasks(std::min<int64_t>(at::get_num_threads(), std::max(panels, blocks))),
-        parts(panels >= tasks ? 1 : tasks) {}
+        slices(panels >= tasks ? 1 : tasks) {}
 
-  bool by_panels() const { return parts == 1; }
+  bool by_panels() const { return slices == 1; }
 };
 
 class Forward {
@@ -104,10 +101,10 @@ class Forward {
         collects_(filter > 0),
         log2_filter_(collects_ ? static_cast<float>(std::log2(filter)) : 0),
         candidates_(candidates),
-        states_(division_.parts * division_.panels) {
+        states_(division_.slices * division_.panels) {
     candidates_.tokens = hidden.size(0);
-    candidates_.parts = division_.parts;
-    candidates_.count.assign(division_.parts * candidates_.tokens, 0);
+    candidates_.slices = division_.slices;
+    candidates_.count.assign(division_.slices * candidates_.tokens, 0);
     if (collects_)
       candidates_.entries =
           std::make_unique_for_overwrite<Entry[]>(candidates_.count.size() * Candidates::kStride);
@@ -132,13 +129,9 @@ class Forward {
  private:
   using Range = std::pair<int64_t, int64_t>;
 
-  PanelState& state(int64_t part, int64_t panel) { return states_[part * division_.panels + panel]; }
+  PanelState& state(int64_t slice, int64_t panel) { return states_[slice * division_.panels + panel]; }
 
   void start(const int64_t* targets) {
-    const int64_t vocab = blocks_.vocab();
-    for (int64_t i = 0; i < candidates_.tokens; ++i)
-      EE_CHECK(targets[i] == kIgnoreToken || (0 <= targets[i] && targets[i] < vocab),
-               "target {} of token {} is outside the vocabulary of {}", targets[i], i, vocab);
     for (int64_t i = 0; i < std::ssize(states_); ++i)
       for (int64_t lane = 0; lane < kPanelTokens; ++lane) {
         const int64_t token = i % division_.panels * kPanelTokens + lane;
@@ -150,7 +143,7 @@ class Forward {
       }
   }
 
-  void walk(int64_t part, Range panels, Range blocks) {
+  void walk(int64_t slice, Range panels, Range blocks) {
     std::vector<float> scratch, logits(blocks_.rows() * kPanelTokens);
     for (int64_t block = blocks.first; block < blocks.second; ++block) {
       const float* rows = blocks_.get(block, scratch);
@@ -159,24 +152,24 @@ class Forward {
         const float* tokens = panels_.const_data_ptr<float>() + panel * width_ * kPanelTokens;
         for (int64_t r = 0; r < count; r += kTileRows)
           tile::multiply(rows + r * width_, tokens, width_, logits.data() + r * kPanelTokens);
-        PanelState& softmax = state(part, panel);
+        PanelState& softmax = state(slice, panel);
         for (int half : {0, 1}) {
           tile::update(logits.data(), blocks_.first(block), count, scale_, half, softmax);
-          if (collects_) collect(logits.data(), blocks_.first(block), count, half, part, panel);
+          if (collects_) collect(logits.data(), blocks_.first(block), count, half, slice, panel);
         }
       }
     }
   }
 
-  void collect(const float* logits, int32_t first, int count, int half, int64_t part, int64_t panel) {
-    const PanelState& softmax = state(part, panel);
+  void collect(const float* logits, int32_t first, int count, int half, int64_t slice, int64_t panel) {
+    const PanelState& softmax = state(slice, panel);
     tile::collect(logits, count, scale_, log2_filter_, half, softmax,
                   [&](int64_t lane, int row, float logit) {
                     if (softmax.target[lane] < 0) return;  // ignored, or padding of the panel
                     const int64_t token = panel * kPanelTokens + lane;
-                    int32_t& size = candidates_.count[part * candidates_.tokens + token];
+                    int32_t& size = candidates_.count[slice * candidates_.tokens + token];
                     if (size == Candidates::kOverflow) return;
-                    Entry* list = candidates_.list(part, token);
+                    Entry* list = candidates_.list(slice, token);
                     if (size == Candidates::kCapacity) {
                       size = prune(list, softmax.max[lane], softmax.sum[lane]);
                       if (size == Candidates::kOverflow) return;
@@ -197,7 +190,7 @@ class Forward {
   Softmax finish(const at::TensorOptions& long_options) {
     const at::TensorOptions float_options = long_options.dtype(at::kFloat);
     Softmax out;
-    for (at::Tensor* tensor : {&out.max, &out.log_sum, &out.target_logit})
+    for (at::Tensor* tensor : {&out.max, &out.sum, &out.log_sum, &out.target_logit})
       *tensor = at::empty({candidates_.tokens}, float_options);
     out.argmax = at::empty({candidates_.tokens}, long_options);
     for (int64_t token = 0; token < candidates_.tokens; ++token) {
@@ -205,16 +198,17 @@ class Forward {
       float max = state(0, panel).max[lane], sum = state(0, panel).sum[lane];
       float target_logit = state(0, panel).target_logit[lane];
       int32_t argmax = state(0, panel).argmax[lane];
-      for (int64_t part = 1; part < division_.parts; ++part) {
-        const PanelState& other = state(part, panel);
+      for (int64_t slice = 1; slice < division_.slices; ++slice) {
+        const PanelState& other = state(slice, panel);
         const float both = std::max(max, other.max[lane]);
         if (other.max[lane] > max) argmax = other.argmax[lane];
         sum = sum * std::exp2((max - both) * scale_) +
               other.sum[lane] * std::exp2((other.max[lane] - both) * scale_);
-        target_logit += other.target_logit[lane];  // 0 in all parts but the target's
+        target_logit += other.target_logit[lane];  // 0 in all slices but the target's
         max = both;
       }
       out.max.data_ptr<float>()[token] = max;
+      out.sum.data_ptr<float>()[token] = sum;
       out.log_sum.data_ptr<float>()[token] = std::log(sum);
       out.target_logit.data_ptr<float>()[token] = target_logit;
       out.argmax.data_ptr<int64_t>()[token] = argmax;
@@ -230,7 +224,7 @@ class Forward {
   bool collects_;
   float log2_filter_;
   Candidates& candidates_;
-  std::vector<PanelState> states_;  // [parts, panels]
+  std::vector<PanelState> states_;  // [slices, panels]
 };
 
 // Puts the target's gradient into an ascending list of a token.
@@ -259,32 +253,33 @@ Softmax forward(const at::Tensor& hidden, const at::Tensor& weight, const at::Te
   return Forward(hidden, weight, temperature, filter, candidates).run(targets);
 }
 
-std::vector<int64_t> settle(Candidates& candidates, const Softmax& softmax, const at::Tensor& targets,
-                            const at::Tensor& scale, int64_t vocab, double temperature, double filter) {
+Settled settle(Candidates& candidates, const Softmax& softmax, const at::Tensor& targets,
+               const at::Tensor& scale, int64_t rows, double temperature, double filter) {
   const float* max = softmax.max.const_data_ptr<float>();
   const float* log_sum = softmax.log_sum.const_data_ptr<float>();
   const float* target_logit = softmax.target_logit.const_data_ptr<float>();
   const float* scales = scale.const_data_ptr<float>();
   const int64_t* target = targets.const_data_ptr<int64_t>();
   const auto inverse = static_cast<float>(1.0 / temperature), least = static_cast<float>(filter);
-  const int64_t tokens = candidates.tokens, parts = candidates.parts;
+  const int64_t tokens = candidates.tokens, slices = candidates.slices;
   std::vector<uint8_t> overflowed(tokens, 0);
-  candidates.spread.assign(tokens, 0);
+  Settled out{.sum = at::zeros({tokens}, scale.options().dtype(at::kDouble)), .overflowed = {}};
 
   const auto settle_token = [&](int64_t token) {
-    const auto size = [&](int64_t part) -> int32_t& { return candidates.count[part * tokens + token]; };
+    const auto size = [&](int64_t slice) -> int32_t& { return candidates.count[slice * tokens + token]; };
     const auto probability = [&](float logit) {
       return std::exp((logit - max[token]) * inverse - log_sum[token]);
     };
-    for (int64_t part = 0; part < parts; ++part) overflowed[token] |= size(part) == Candidates::kOverflow;
+    for (int64_t slice = 0; slice < slices; ++slice)
+      overflowed[token] |= size(slice) == Candidates::kOverflow;
     overflowed[token] &= scales[token] != 0;
     bool has_target = false;
     double sum = 0;
-    for (int64_t part = 0; part < parts; ++part) {
-      if (scales[token] == 0 || overflowed[token]) size(part) = 0;
-      Entry* list = candidates.list(part, token);
+    for (int64_t slice = 0; slice < slices; ++slice) {
+      if (scales[token] == 0 || overflowed[token]) size(slice) = 0;
+      Entry* list = candidates.list(slice, token);
       int32_t kept = 0;
-      for (int32_t i = 0; i < size(part); ++i) {
+      for (int32_t i = 0; i < size(slice); ++i) {
         const bool is_target = list[i].index == target[token];
         const float p = probability(list[i].value);
         if (!(p >= least) && !is_target) continue;
@@ -292,31 +287,31 @@ std::vector<int64_t> settle(Candidates& candidates, const Softmax& softmax, cons
         sum += list[kept - 1].value;
         has_target |= is_target;
       }
-      size(part) = kept;
+      size(slice) = kept;
     }
     if (overflowed[token] || scales[token] == 0) return;
-    if (!has_target) {
+    if (!has_target && target[token] < rows) {
       const float gradient = scales[token] * inverse * (probability(target_logit[token]) - 1);
       size(0) =
           insert_target(candidates.list(0, token), size(0), {static_cast<int32_t>(target[token]), gradient});
       sum += gradient;
     }
-    candidates.spread[token] = static_cast<float>(-sum / static_cast<double>(vocab));
+    out.sum.data_ptr<double>()[token] = sum;
   };
   at::parallel_for(0, tokens, 1, [&](int64_t begin, int64_t end) {
     for (int64_t token = begin; token < end; ++token) settle_token(token);
   });
 
-  std::vector<int64_t> dense;
   for (int64_t token = 0; token < tokens; ++token)
-    if (overflowed[token]) dense.push_back(token);
-  return dense;
+    if (overflowed[token]) out.overflowed.push_back(token);
+  return out;
 }
 
-void add_hidden_gradient(const Candidates& gradients, const at::Tensor& weight,
+void add_hidden_gradient(const Candidates& gradients, const at::Tensor& spread, const at::Tensor& weight,
                          const at::Tensor& grad_hidden) {
   const WeightBlocks blocks(weight);
-  const int64_t width = weight.size(1), tokens = gradients.tokens, lists = gradients.parts * tokens;
+  const int64_t width = weight.size(1), tokens = gradients.tokens, lists = gradients.slices * tokens;
+  const float* spread_of = spread.const_data_ptr<float>();
   float* out = grad_hidden.data_ptr<float>();
   std::vector<Entry> all_rows(blocks.rows());
   for (int64_t r = 0; r < blocks.rows(); ++r) all_rows[r] = {static_cast<int32_t>(r), 1.0f};
@@ -337,24 +332,24 @@ void add_hidden_gradient(const Candidates& gradients, const at::Tensor& weight,
         }
     }
     for (int64_t token = begin; token < end; ++token) {
-      const Entry spread{0, gradients.spread[token]};
-      tile::add_rows(out + token * width, row_sum.data(), width, 0, &spread, 1);
+      const Entry common{0, spread_of[token]};
+      tile::add_rows(out + token * width, row_sum.data(), width, 0, &common, 1);
     }
   });
 }
 
-void add_weight_gradient(const Candidates& gradients, const at::Tensor& hidden,
+void add_weight_gradient(const Candidates& gradients, const at::Tensor& spread, const at::Tensor& hidden,
                          const at::Tensor& weight_grad) {
   const WeightBlocks blocks(weight_grad);
   const int64_t width = hidden.size(1), lists = std::ssize(gradients.count);
   const float* states = hidden.const_data_ptr<float>();
   float* out = weight_grad.data_ptr<float>();
   const int64_t threads = at::get_num_threads();
-  std::vector<Entry> spread;
+  std::vector<Entry> shares;
   for (int64_t token = 0; token < gradients.tokens; ++token)
-    spread.push_back({static_cast<int32_t>(token), gradients.spread[token]});
+    shares.push_back({static_cast<int32_t>(token), spread.const_data_ptr<float>()[token]});
   std::vector<float> common(width, 0.0f);  // goes to every row
-  tile::add_rows(common.data(), states, width, 0, spread.data(), gradients.tokens);
+  tile::add_rows(common.data(), states, width, 0, shares.data(), gradients.tokens);
   const Entry once{0, 1.0f};
   // Every thread walks all lists and takes each threads-th block: frequent tokens gather at the vocabulary's
   // beginning, a division into ranges would be uneven. The order of a row's sum is the order of tokens.

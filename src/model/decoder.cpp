@@ -32,9 +32,11 @@ at::Tensor attend_to_cache(const at::Tensor& q, const at::Tensor& k, const at::T
   return at::scaled_dot_product_attention(rows, k, v, mask).reshape({batch, heads, seq, head_dim});
 }
 
-// x [batch, seq, hidden] -> [batch, seq, hidden].
-at::Tensor attention(const config::ModelConfig& config, const AttentionWeights& weights, const at::Tensor& x,
-                     const RopeTable& rope, LayerCache* cache) {
+// x [batch, seq, hidden] -> [batch, seq, hidden]. Inside, all tokens and this rank's heads.
+at::Tensor attention(const config::ModelConfig& config, const AttentionWeights& weights,
+                     const at::Tensor& stream, const RopeTable& rope, LayerCache* cache,
+                     const parallel::TensorRanks& ranks) {
+  const at::Tensor x = ranks.enter(stream);
   const int64_t batch = x.size(0), seq = x.size(1);
   const int64_t past = cache ? cache->length : 0;
   EE_CHECK(past + seq <= rope.cos.size(0), "positions {}..{} but the RoPE table has {}", past, past + seq - 1,
@@ -50,7 +52,7 @@ at::Tensor attention(const config::ModelConfig& config, const AttentionWeights& 
     v = cache->v.narrow(2, 0, cache->length);
   }
   const at::Tensor mixed = past == 0 ? attend_from_start(q, k, v) : attend_to_cache(q, k, v);
-  return weights.o(mixed.transpose(1, 2).reshape({batch, seq, config.heads * config.head_dim}));
+  return weights.o.leave(mixed.transpose(1, 2).reshape({batch, seq, -1}), ranks);
 }
 
 }  // namespace
@@ -59,9 +61,16 @@ at::Tensor Linear::operator()(const at::Tensor& x) const {
   return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
 }
 
+at::Tensor Linear::leave(const at::Tensor& x, const parallel::TensorRanks& ranks) const {
+  if (ranks.size() == 1) return (*this)(x);
+  const at::Tensor sum = ranks.leave(at::linear(x, weight));
+  return bias.defined() ? sum.add(bias) : sum;
+}
+
 LayerCache LayerCache::allocate(const config::ModelConfig& config, int64_t batch, int64_t capacity,
-                                const at::TensorOptions& options) {
-  const std::vector<int64_t> shape = {batch, config.kv_heads, capacity, config.head_dim};
+                                const at::TensorOptions& options, const parallel::TensorRanks& ranks) {
+  const int64_t kv_heads = parallel::local_kv_heads(config, ranks.rank(), ranks.size());
+  const std::vector<int64_t> shape = {batch, kv_heads, capacity, config.head_dim};
   return {.k = at::empty(shape, options), .v = at::empty(shape, options)};
 }
 
@@ -74,37 +83,53 @@ void LayerCache::append(const at::Tensor& new_k, const at::Tensor& new_v) {
   length += seq;
 }
 
-at::Tensor mlp(const MlpWeights& weights, const at::Tensor& x) {
-  return weights.down(silu_times(weights.gate(x), weights.up(x)));
+at::Tensor mlp(const MlpWeights& weights, const at::Tensor& stream, const parallel::TensorRanks& ranks) {
+  const at::Tensor x = ranks.enter(stream);
+  return weights.down.leave(silu_times(weights.gate(x), weights.up(x)), ranks);
 }
 
 LayerTrace decoder_layer(const config::ModelConfig& config, const LayerWeights& weights, const at::Tensor& x,
-                         const RopeTable& rope, LayerCache* cache) {
+                         const RopeTable& rope, LayerCache* cache, const parallel::TensorRanks& ranks) {
   LayerTrace trace;
   const at::Tensor normed = rms_norm(x, weights.input_norm, config.rms_norm_eps);
-  trace.post_attention = add_residual(attention(config, weights.attention, normed, rope, cache), x);
+  trace.post_attention = add_residual(attention(config, weights.attention, normed, rope, cache, ranks), x);
   trace.mlp_input = rms_norm(trace.post_attention, weights.post_attention_norm, config.rms_norm_eps);
-  trace.output = add_residual(mlp(weights.mlp, trace.mlp_input), trace.post_attention);
+  trace.output = add_residual(mlp(weights.mlp, trace.mlp_input, ranks), trace.post_attention);
   return trace;
 }
 
-at::Tensor Backbone::embed(const at::Tensor& tokens) const { return at::embedding(embedding, tokens); }
+at::Tensor Backbone::embed(const at::Tensor& tokens) const {
+  const auto part = ranks.vocabulary_part(config.vocab_size);
+  if (!part) return at::embedding(embedding, tokens);
+  // Each token's row is on one rank; the others add zeros.
+  const at::Tensor row = tokens.sub(part->first);
+  const at::Tensor here = row.ge(0).logical_and(row.lt(embedding.size(0)));
+  if (embedding.size(0) == 0)
+    return ranks.leave(at::zeros({tokens.size(0), tokens.size(1), config.hidden_size}, options()));
+  return ranks.leave(at::embedding(embedding, row.mul(here)).mul_(here.unsqueeze(-1)));
+}
 
 at::Tensor run_layers(const Backbone& backbone, const at::Tensor& tokens, int64_t depth,
                       const LayerListener& listener) {
-  EE_CHECK(depth <= static_cast<int64_t>(backbone.layers.size()), "depth {} of {} loaded layers", depth,
-           backbone.layers.size());
   const c10::AutoGradMode no_grad(false);
-  at::Tensor hidden = backbone.embed(tokens);
   LayerTrace start;
-  start.output = hidden;
+  start.output = backbone.embed(tokens);
   listener(0, start);
-  for (int64_t number = 1; number <= depth; ++number) {
-    LayerTrace trace = decoder_layer(backbone.config, backbone.layer(number), hidden, backbone.rope);
+  return continue_layers(backbone, std::move(start.output), depth, listener);
+}
+
+at::Tensor continue_layers(const Backbone& backbone, at::Tensor stream, int64_t depth,
+                           const LayerListener& listener) {
+  EE_CHECK(depth <= backbone.last_layer(), "depth {}, but layers {}..{} are loaded", depth,
+           backbone.first_layer, backbone.last_layer());
+  const c10::AutoGradMode no_grad(false);
+  for (int64_t number = backbone.first_layer; number <= depth; ++number) {
+    LayerTrace trace = decoder_layer(backbone.config, backbone.layer(number), stream, backbone.rope,
+                                     /*cache=*/nullptr, backbone.ranks);
     listener(number, trace);
-    hidden = std::move(trace.output);
+    stream = std::move(trace.output);
   }
-  return hidden;
+  return stream;
 }
 
 }  // namespace ee::model

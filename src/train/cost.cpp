@@ -13,55 +13,107 @@ namespace {
 
 constexpr double kFloatBytes = 4;
 
-double elements(const model::TensorEntry& entry) {
-  double count = 1;
-  for (const int64_t size : entry.shape) count *= static_cast<double>(size);
+// What a tensor rank holds of a tensor.
+double own_elements(const Job& job, const model::TensorShape& shape) {
+  const auto slice = parallel::slice_of(job.folder.config(), shape.split, shape.sizes, 0, job.grid.tensor);
+  double count = static_cast<double>(slice.length);
+  for (size_t axis = 0; axis < shape.sizes.size(); ++axis)
+    if (static_cast<int64_t>(axis) != slice.axis) count *= static_cast<double>(shape.sizes[axis]);
   return count;
 }
 
-// Multiply-adds count as two. Matrices only: norms and biases are lost in the rounding.
-struct Flops {
-  const config::ModelConfig& model;
-  double sequence_length;
+double backbone_elements(const Job& job, const Stage& stage) {
+  const auto& config = job.folder.config();
+  model::Backbone part;
+  part.config = config;
+  part.first_layer = stage.first_layer;
+  part.layers.resize(static_cast<size_t>(stage.loaded_layers - stage.first_layer + 1));
+  const bool embedding = stage.is_first || (stage.needs_head && config.tie_embeddings);
+  double count = 0;
+  model::visit_backbone(part, [&](const std::string&, const model::TensorShape& shape, at::Tensor& member) {
+    if (&member == &part.embedding ? embedding : &member == &part.head ? stage.needs_head : true)
+      count += own_elements(job, shape);
+  });
+  return count;
+}
 
-  double mlp() const { return 2.0 * 3.0 * static_cast<double>(model.hidden_size * model.intermediate_size); }
-  double attention() const {
-    const auto q = static_cast<double>(model.heads * model.head_dim);
-    const auto kv = static_cast<double>(model.kv_heads * model.head_dim);
-    const double projections = 2.0 * static_cast<double>(model.hidden_size) * (2 * q + 2 * kv);
-    return projections + 2.0 * q * sequence_length;  // each row sees half of the sequence, scores and mixing
+double trained_elements(const Job& job, const Stage& stage) {
+  double count = 0;
+  for (size_t i = 0; i < stage.exit_count; ++i) {
+    exits::ExitHead exit;
+    exit.spec = job.exits[stage.first_exit + i];
+    exits::visit_exit(job.folder.config(), exit,
+                      [&](const std::string&, const model::TensorShape& shape, at::Tensor&) {
+                        count += own_elements(job, shape);
+                      });
   }
-  double head() const { return 2.0 * static_cast<double>(model.hidden_size * model.vocab_size); }
-
-  // Forward and backward of one exit. Nothing flows into its input, and the loss's filtered backward pass is
-  // a sparse gather that does not count.
-  double exit(const config::ExitSpec& spec, double gradient_filter) const {
-    double branch = 0;
-    if (spec.kind == config::ExitKind::mlp) branch = mlp() * (1 + 1 + 1.0 / 3);
-    if (spec.kind == config::ExitKind::layer) branch = (attention() + mlp()) * 3;
-    const double backward = gradient_filter > 0 ? 0 : spec.head == config::HeadKind::own ? 3 : 2;
-    return branch + head() * (1 + backward);
-  }
-};
+  return count;
+}
 
 // What is alive at once: one layer's intermediates, or one exit's saved for its backward pass, and the chunk
-// of logits. An estimate: allocators and libraries add to it.
-double estimate_activations(const Job& job, double element_bytes) {
+// of logits; the inputs of exits that wait until the stream has been handed on. An estimate: allocators and
+// libraries add to it.
+double activations(const Job& job, const Stage& stage, double element_bytes) {
   const auto& model = job.folder.config();
   const auto tokens = static_cast<double>(job.options.batch.micro_batch * job.options.batch.sequence_length);
+  const auto ranks = static_cast<double>(job.grid.tensor);
   const auto hidden = static_cast<double>(model.hidden_size),
-             inner = static_cast<double>(model.intermediate_size);
+             inner = static_cast<double>(model.intermediate_size) / ranks;
   const double layer = tokens * element_bytes * (8 * hidden + 3 * inner);
   double exit = 0;
-  for (const auto& spec : job.exits) {
-    const double saved = spec.kind == config::ExitKind::layer ? 14 * hidden + 5 * inner
-                         : spec.kind == config::ExitKind::mlp ? 6 * hidden + 5 * inner
-                                                              : 4 * hidden;
+  for (size_t i = 0; i < stage.exit_count; ++i) {
+    const auto kind = job.exits[stage.first_exit + i].kind;
+    const double saved = kind == config::ExitKind::layer ? 14 * hidden + 5 * inner
+                         : kind == config::ExitKind::mlp ? 6 * hidden + 5 * inner
+                                                         : 4 * hidden;
     exit = std::max(exit, tokens * element_bytes * saved);
   }
+  const double waiting =
+      stage.is_last ? 0 : static_cast<double>(2 * stage.exit_count + 2) * tokens * element_bytes * hidden;
   const auto chunk =
       static_cast<double>(std::min(kernels::LinearCrossEntropyOptions{}.vocab_chunk, model.vocab_size));
-  return tokens * element_bytes * 4 * hidden + std::max(layer, exit + tokens * chunk * 2 * kFloatBytes);
+  return waiting + tokens * element_bytes * 4 * hidden +
+         std::max(layer, exit + tokens * chunk * 2 * kFloatBytes);
+}
+
+RankMemory stage_memory(const Job& job, const Stage& stage) {
+  const auto dtype = checkpoint::compute_dtype(job.folder, job.options.model.precision, at::kCPU);
+  const auto element_bytes = static_cast<double>(c10::elementSize(dtype));
+  const double trained = trained_elements(job, stage) * kFloatBytes;
+  const double shares = job.options.parallel.shard_optimizer ? static_cast<double>(job.grid.data) : 1.0;
+  return {.backbone = backbone_elements(job, stage) * element_bytes,
+          .masters = trained,
+          .moments = 2 * trained / shares,
+          .gradients = trained,
+          .activations = activations(job, stage, element_bytes)};
+}
+
+std::string memory_line(const RankMemory& memory) {
+  using base::format_bytes;
+  return fmt::format("{} = backbone {} + masters {} + moments {} + gradients {} + activations about {}",
+                     format_bytes(memory.total()), format_bytes(memory.backbone),
+                     format_bytes(memory.masters), format_bytes(memory.moments),
+                     format_bytes(memory.gradients), format_bytes(memory.activations));
+}
+
+// One line a pipeline stage: its layers, exits, share of the work and memory of each of its ranks.
+std::string describe_grid(const Job& job, const Cost& cost) {
+  if (job.grid.world() == 1) return fmt::format("memory    {}\n", memory_line(cost.memory.front()));
+  std::string text = fmt::format("grid      tensor {} x pipeline {} x data {} = {} processes{}{}\n",
+                                 job.grid.tensor, job.grid.pipeline, job.grid.data, job.grid.world(),
+                                 job.options.parallel.sequence ? ", split sequences" : "",
+                                 job.options.parallel.shard_optimizer ? ", shared optimizer state" : "");
+  for (size_t s = 0; s < job.stages.size(); ++s) {
+    const Stage& stage = job.stages[s];
+    std::vector<std::string> exits;
+    for (size_t i = 0; i < stage.exit_count; ++i)
+      exits.push_back(std::to_string(job.exits[stage.first_exit + i].layer));
+    text += fmt::format(
+        "stage {:<3} layers {}-{}, {}: {:.1f} % of the work\n", s, stage.first_layer, stage.loaded_layers,
+        exits.empty() ? "no exits" : fmt::format("exits {}", base::join(exits, ", ")), 100 * stage.share);
+    text += fmt::format("  each rank {}\n", memory_line(cost.memory[s]));
+  }
+  return text;
 }
 
 }  // namespace
@@ -69,28 +121,18 @@ double estimate_activations(const Job& job, double element_bytes) {
 Cost estimate_cost(const Job& job) {
   const auto& model = job.folder.config();
   Cost cost;
-  const auto dtype = checkpoint::compute_dtype(job.folder, job.options.model.precision, at::kCPU);
-  const auto element_bytes = static_cast<double>(c10::elementSize(dtype));
-  for (const auto& entry : model::tensor_table(model))
-    if (entry.layer <= job.loaded_layers()) cost.backbone_parameters += static_cast<int64_t>(elements(entry));
-
-  double trained = 0;
   const Flops flops{model, static_cast<double>(job.options.batch.sequence_length)};
-  cost.flops_per_token = static_cast<double>(job.depth()) * (flops.attention() + flops.mlp());
+  cost.flops_per_token = static_cast<double>(job.depth()) * flops.layer();
   for (const auto& spec : job.exits) {
     cost.exit_parameters.push_back(exits::parameter_count(model, spec));
-    trained += static_cast<double>(cost.exit_parameters.back());
     cost.flops_per_token += flops.exit(spec, job.options.exits.gradient_filter);
   }
-  cost.backbone_bytes = static_cast<double>(cost.backbone_parameters) * element_bytes;
-  cost.master_bytes = cost.gradient_bytes = trained * kFloatBytes;
-  cost.moment_bytes = 2 * trained * kFloatBytes;
-  cost.activation_bytes = estimate_activations(job, element_bytes);
+  for (const auto& stage : job.stages) cost.memory.push_back(stage_memory(job, stage));
   return cost;
 }
 
 std::string describe(const Job& job, const Cost& cost) {
-  using base::format_bytes, base::format_count;
+  using base::format_count;
   const auto count = [](int64_t value) { return format_count(static_cast<double>(value)); };
   const auto& options = job.options;
   std::string text = fmt::format("model     {}: {} with {} layers, {} loaded, training runs {}\n",
@@ -110,11 +152,7 @@ std::string describe(const Job& job, const Cost& cost) {
         to_string(spec.head), spec.weight, spec.temperature, count(cost.exit_parameters[i]),
         count(cost.exit_parameters[i]));
   }
-  text += fmt::format(
-      "memory    {} = backbone {} + masters {} + moments {} + gradients {} + activations about {}\n",
-      format_bytes(cost.total_bytes()), format_bytes(cost.backbone_bytes), format_bytes(cost.master_bytes),
-      format_bytes(cost.moment_bytes), format_bytes(cost.gradient_bytes),
-      format_bytes(cost.activation_bytes));
+  text += describe_grid(job, cost);
   const double tokens = static_cast<double>(job.steps * job.tokens_per_step());
   text += fmt::format(
       "work      {} steps of {} x {} tokens = {} tokens, {:.2f} epochs; {}FLOP a token, {}FLOP in all\n",

@@ -1,19 +1,93 @@
 #include "ee/train/evaluation.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/eq.h>
+#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "ee/exits/exit_loss.h"
+#include "stage_walk.h"
 
 namespace ee::train {
 
 namespace {
 
-void add(ExitScore& score, const kernels::TokenStats& stats, const at::Tensor& final_argmax) {
-  score.loss += stats.loss.sum(at::kDouble).item<double>();
-  score.agreement += stats.argmax.eq(final_argmax).sum().item<double>();
+double total(const at::Tensor& losses) { return losses.sum(at::kDouble).item<double>(); }
+
+// Sums over tokens; of all exits, as far as this rank knows them.
+struct Sums {
+  explicit Sums(size_t exits) : loss(exits, 0.0), agree(exits, 0.0) {}
+
+  std::vector<double> loss, agree;
+  double final_loss = 0;
+
+  // Adds up what the stages and the replicas have.
+  void merge(const parallel::Ranks& ranks) {
+    std::vector<double> numbers = loss;
+    numbers.insert(numbers.end(), agree.begin(), agree.end());
+    numbers.push_back(final_loss);
+    for (const comm::Group* group : {&ranks.pipeline, &ranks.data})
+      numbers = sum_numbers(*group, numbers, ranks.device);
+    const auto exits = static_cast<std::ptrdiff_t>(loss.size());
+    std::copy_n(numbers.begin(), exits, loss.begin());
+    std::copy_n(numbers.begin() + exits, exits, agree.begin());
+    final_loss = numbers.back();
+  }
+};
+
+// One rank's work on a micro-batch. What exits in front of the last stage predict travels behind the stream:
+// the final layer's opinion is known there only.
+void add_micro_batch(const StageView& view, const data::Batch& batch, Sums& sums) {
+  const model::Backbone& backbone = view.backbone;
+  const at::Tensor targets = batch.targets().to(backbone.device());
+  std::vector<at::Tensor> predictions(view.exits.size());  // [tokens] i64 each
+  const at::Tensor stream =
+      walk_stage(view, batch, view.stage.loaded_layers, [&](size_t i, const exits::ExitInput& input) {
+        const auto stats = exits::exit_stats(backbone, view.exits[i], input, targets);
+        sums.loss[view.stage.first_exit + i] += total(stats.loss);
+        predictions[i] = stats.argmax;
+      });
+  if (view.stage.first_exit > 0) {
+    const auto earlier = static_cast<int64_t>(view.stage.first_exit);
+    const auto rows = view.link->receive({earlier, targets.numel()}, targets.options()).unbind(0);
+    predictions.insert(predictions.begin(), rows.begin(), rows.end());
+  }
+  if (!view.stage.is_last) {
+    if (!predictions.empty()) view.link->send(at::stack(predictions));
+    return;
+  }
+  const at::Tensor normed = backbone.ranks.gather_tokens(
+      model::rms_norm(stream, backbone.final_norm, backbone.config.rms_norm_eps));
+  const auto final = kernels::linear_token_stats(normed.flatten(0, 1), backbone.head, targets.reshape({-1}),
+                                                 /*temperature=*/1.0,
+                                                 backbone.ranks.vocabulary_part(backbone.config.vocab_size));
+  for (size_t i = 0; i < predictions.size(); ++i)
+    sums.agree[i] += predictions[i].eq(final.argmax).sum().item<double>();
+  sums.final_loss += total(final.loss);
+}
+
+std::optional<Evaluation> evaluate_stage(const StageView& view, const parallel::Ranks* ranks,
+                                         const std::vector<int64_t>& layers, const data::BatchSource& source,
+                                         int64_t sequences, int64_t micro_batch,
+                                         const std::function<bool()>& stop) {
+  const c10::AutoGradMode no_grad(false);
+  const int64_t count = std::min(sequences, source.sequences().size());
+  const int64_t replica = ranks ? ranks->data.rank() : 0, replicas = ranks ? ranks->data.size() : 1;
+  Sums sums(layers.size());
+  for (int64_t sample = replica * micro_batch; sample < count; sample += replicas * micro_batch) {
+    if (stop()) return std::nullopt;
+    add_micro_batch(view, source.at(sample, std::min(micro_batch, count - sample)), sums);
+  }
+  if (ranks) sums.merge(*ranks);
+  Evaluation result{.tokens = count * source.sequences().sequence_length(), .exits = {}, .final = {}};
+  const auto tokens = static_cast<double>(result.tokens);
+  for (size_t i = 0; i < layers.size(); ++i)
+    result.exits.push_back(
+        {.layer = layers[i], .loss = sums.loss[i] / tokens, .agreement = sums.agree[i] / tokens});
+  result.final = {.layer = view.backbone.config.layers, .loss = sums.final_loss / tokens, .agreement = 1.0};
+  return result;
 }
 
 }  // namespace
@@ -29,39 +103,22 @@ double Evaluation::mean_loss() const {
 std::optional<Evaluation> evaluate(const model::Backbone& backbone, const std::vector<exits::ExitHead>& exits,
                                    const data::BatchSource& source, int64_t sequences, int64_t micro_batch,
                                    const std::function<bool()>& stop) {
-  const c10::AutoGradMode no_grad(false);
-  const int64_t count = std::min(sequences, source.sequences().size());
-  Evaluation result{.tokens = count * source.sequences().sequence_length(), .exits = {}, .final = {}};
-  for (const auto& exit : exits) result.exits.push_back({.layer = exit.spec.layer});
-  result.final.layer = backbone.config.layers;
+  const Stage stage{.last_layer = backbone.last_layer(),
+                    .loaded_layers = backbone.last_layer(),
+                    .exit_count = exits.size()};
+  std::vector<int64_t> layers;
+  for (const auto& exit : exits) layers.push_back(exit.spec.layer);
+  return evaluate_stage({stage, backbone, exits, nullptr}, nullptr, layers, source, sequences, micro_batch,
+                        stop);
+}
 
-  std::vector<kernels::TokenStats> stats(exits.size());  // of one micro-batch
-  for (int64_t sample = 0; sample < count; sample += micro_batch) {
-    if (stop()) return std::nullopt;
-    const auto batch = source.at(sample, std::min(micro_batch, count - sample));
-    const at::Device device = backbone.embedding.device();
-    const at::Tensor targets = batch.targets().to(device);
-    const at::Tensor last =
-        model::run_layers(backbone, batch.inputs().to(device), backbone.config.layers,
-                          [&](int64_t depth, const model::LayerTrace& trace) {
-                            for (size_t i = 0; i < exits.size(); ++i)
-                              if (exits[i].spec.depth() == depth)
-                                stats[i] = exits::exit_stats(
-                                    backbone, exits[i], exits::exit_input(exits[i].spec, trace), targets);
-                          });
-    const at::Tensor normed = model::rms_norm(last, backbone.final_norm, backbone.config.rms_norm_eps);
-    const auto final =
-        kernels::linear_token_stats(normed.flatten(0, 1), backbone.head, targets.reshape({-1}));
-    for (size_t i = 0; i < exits.size(); ++i) add(result.exits[i], stats[i], final.argmax);
-    add(result.final, final, final.argmax);
-  }
-  for (auto& exit : result.exits) {
-    exit.loss /= static_cast<double>(result.tokens);
-    exit.agreement /= static_cast<double>(result.tokens);
-  }
-  result.final.loss /= static_cast<double>(result.tokens);
-  result.final.agreement = 1.0;
-  return result;
+std::optional<Evaluation> evaluate(Engine& engine, const std::vector<config::ExitSpec>& specs,
+                                   const data::BatchSource& source, int64_t sequences, int64_t micro_batch,
+                                   const std::function<bool()>& stop) {
+  std::vector<int64_t> layers;
+  for (const auto& spec : specs) layers.push_back(spec.layer);
+  return evaluate_stage({engine.stage(), engine.backbone(), engine.exits(), engine.link()}, engine.ranks(),
+                        layers, source, sequences, micro_batch, stop);
 }
 
 }  // namespace ee::train

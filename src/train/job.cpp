@@ -20,12 +20,13 @@ using base::UserError;
 namespace {
 
 // "out/" and "out" are the same output; its companions are "out.cache", "out.checkpoints", "out.logs".
-void fill_in(config::TuneOptions& options) {
+void fill_in(config::TuneOptions& options, int64_t processes_here) {
   const auto strip = [](const std::string& path) {
     const auto normal = fs::path(path).lexically_normal();
     return (normal.has_filename() ? normal : normal.parent_path()).string();
   };
-  const auto cores = static_cast<int64_t>(std::max(1U, std::thread::hardware_concurrency()));
+  const int64_t cores =
+      std::max<int64_t>(1, static_cast<int64_t>(std::thread::hardware_concurrency()) / processes_here);
   options.output = strip(options.output);
   if (options.data.cache.empty()) options.data.cache = options.output + ".cache";
   if (options.checkpoint.directory.empty()) options.checkpoint.directory = options.output + ".checkpoints";
@@ -37,7 +38,6 @@ void fill_in(config::TuneOptions& options) {
 void check_environment(const config::TuneOptions& options, const checkpoint::ModelFolder& folder) {
   if (fs::exists(fs::symlink_status(options.output)))
     throw UserError("output {} exists already; remove it or choose another name", options.output);
-  comm::open_device(options.device);
   if (options.batch.sequence_length > folder.config().max_positions)
     throw UserError("batch.sequence_length is {}, but the model in {} has {} positions",
                     options.batch.sequence_length, folder.path().string(), folder.config().max_positions);
@@ -85,7 +85,38 @@ int64_t count_steps(const config::TuneOptions& options, const data::BatchSource&
   return std::max<int64_t>(1, std::llround(std::ceil(samples / static_cast<double>(batch))));
 }
 
+// "cuda" means a GPU of its own for each process of a machine.
+std::string own_device(const std::string& device, const comm::LaunchInfo& launch) {
+  return device == "cuda" && launch.world_size > 1 ? fmt::format("cuda:{}", launch.local_rank) : device;
+}
+
+void check_grid(const parallel::GridSizes& grid, const config::TuneOptions& options,
+                const config::ModelConfig& model) {
+  parallel::check_tensor_split(model, grid.tensor,
+                               options.parallel.sequence ? options.batch.sequence_length : 0);
+  const int64_t micro_batches = options.batch.global_batch / options.batch.micro_batch;
+  if (micro_batches % grid.data != 0)
+    throw UserError(
+        "{} data-parallel replicas cannot share the {} micro-batches of a step evenly (batch.global_batch {} "
+        "/ "
+        "batch.micro_batch {})",
+        grid.data, micro_batches, options.batch.global_batch, options.batch.micro_batch);
+}
+
 }  // namespace
+
+parallel::GridSizes grid_sizes(const config::ParallelOptions& options, int64_t processes) {
+  const int64_t copy = options.tensor * options.pipeline;  // processes that hold one model together
+  const int64_t data = options.data > 0 ? options.data : std::max<int64_t>(1, processes / copy);
+  if (copy * data != processes)
+    throw UserError(
+        "parallel.tensor {} x parallel.pipeline {} x parallel.data {} are {} processes, but {} {} running; "
+        "start "
+        "{} (torchrun, srun, mpirun, or ee-tune --spawn N), or change the sizes",
+        options.tensor, options.pipeline, data, copy * data, processes, processes == 1 ? "is" : "are",
+        copy * data);
+  return {.tensor = options.tensor, .pipeline = options.pipeline, .data = data};
+}
 
 int64_t Job::depth() const {
   int64_t deepest = 0;
@@ -128,10 +159,14 @@ std::vector<config::ExitSpec> select_exits(const config::ExitsConfig& available,
   return selected;
 }
 
-Job prepare_job(config::TuneOptions options) {
-  fill_in(options);
+Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
+  fill_in(options, launch.local_world_size);
+  const auto grid = grid_sizes(options.parallel, launch.world_size);
   auto folder = checkpoint::ModelFolder::open(options.model.path);
   check_environment(options, folder);
+  check_grid(grid, options, folder.config());
+  const std::string device = own_device(options.device, launch);
+  comm::open_device(device);
   auto selected = select_exits(folder.exits(), options.exits, folder.config());
   const auto tokenizer = tokenizer::Tokenizer::load(folder.path());
   const int64_t separator = document_separator(*tokenizer, folder);
@@ -155,13 +190,18 @@ Job prepare_job(config::TuneOptions options) {
   }
   auto training = source(corpus, std::move(split.train), options.data.shuffle, "data.train");
   const int64_t steps = count_steps(options, training);
-  return {.options = std::move(options),
+  Job job{.options = std::move(options),
           .folder = std::move(folder),
           .exits = std::move(selected),
           .corpus = std::move(corpus),
           .training = std::move(training),
           .validation = std::move(validation),
-          .steps = steps};
+          .steps = steps,
+          .device = device,
+          .grid = grid,
+          .stages = {}};
+  job.stages = plan_run(job.folder.config(), job.exits, job.options, job.loaded_layers());
+  return job;
 }
 
 }  // namespace ee::train

@@ -1,4 +1,4 @@
-#include "resume.h"
+#include "ee/train/resume.h"
 
 #include <nlohmann/json.hpp>
 
@@ -25,6 +25,7 @@ config::TuneOptions without_neutral(config::TuneOptions options) {
   options.checkpoint = neutral.checkpoint;
   options.evaluation = neutral.evaluation;
   options.logging = neutral.logging;
+  options.parallel = neutral.parallel;
   return options;
 }
 
@@ -74,7 +75,7 @@ void check_belongs(const Job& job, const TrainingState& state, const std::string
                     job.steps);
 }
 
-int64_t step_of(const fs::path& checkpoint) { return checkpoint::load_training_state(checkpoint).state.step; }
+int64_t step_of(const fs::path& checkpoint) { return checkpoint::open_training_state(checkpoint).state.step; }
 
 }  // namespace
 
@@ -91,7 +92,7 @@ std::optional<TrainingCheckpoint> find_checkpoint(const Job& job, const std::str
   }
   if (resume == "auto" && !latest) return std::nullopt;
   const fs::path chosen = resume == "auto" ? *latest : fs::path(resume);
-  auto checkpoint = checkpoint::load_training_state(chosen);
+  auto checkpoint = checkpoint::open_training_state(chosen);
   if (latest && step_of(*latest) > checkpoint.state.step)
     throw UserError(
         "{} is newer than {}; remove it, or choose another checkpoint.directory to go on from there",
@@ -106,37 +107,6 @@ TrainingState describe_run(const Job& job) {
   state.config_echo = config::print_tune_config(job.options);
   state.model_fingerprint = job.folder.exits().backbone_fingerprint;
   return state;
-}
-
-TrainingCheckpoint collect(const std::vector<optim::ParameterGroup>& groups, TrainingState state) {
-  TrainingCheckpoint checkpoint{.state = std::move(state), .exits = {}, .optimizer = {}};
-  for (const auto& group : groups) {
-    for (const auto& parameter : group.parameters) {
-      checkpoint.exits[parameter.name] = parameter.master.detach();
-      checkpoint.optimizer[parameter.name + ".first_moment"] = parameter.first_moment;
-      checkpoint.optimizer[parameter.name + ".second_moment"] = parameter.second_moment;
-    }
-  }
-  return checkpoint;
-}
-
-void restore(const TrainingCheckpoint& checkpoint, std::vector<optim::ParameterGroup>& groups) {
-  const c10::AutoGradMode no_grad(false);
-  const auto aliases = collect(groups, {});
-  const auto copy_all = [](const checkpoint::NamedTensors& from, const checkpoint::NamedTensors& to) {
-    for (const auto& [name, tensor] : from)
-      if (!to.contains(name)) throw UserError("the checkpoint's tensor {} belongs to no trained exit", name);
-    for (const auto& [name, tensor] : to) {
-      const auto found = from.find(name);
-      if (found == from.end()) throw UserError("the checkpoint has no tensor {}", name);
-      if (found->second.sizes() != tensor.sizes())
-        throw UserError("the checkpoint's tensor {} has another shape than the exit's", name);
-      at::Tensor target = tensor;
-      target.copy_(found->second);
-    }
-  };
-  copy_all(checkpoint.exits, aliases.exits);
-  copy_all(checkpoint.optimizer, aliases.optimizer);
 }
 
 }  // namespace ee::train

@@ -1,19 +1,19 @@
 #include "ee/train/trainer.h"
 
 #include <ATen/Parallel.h>
-#include <spdlog/spdlog.h>
-
 #include <chrono>
 
+#include "control.h"
 #include "ee/base/text.h"
-#include "ee/checkpoint/tensor_files.h"
+#include "ee/checkpoint/training_state.h"
 #include "ee/comm/device.h"
-#include "ee/train/cost.h"
 #include "ee/train/engine.h"
 #include "ee/train/evaluation.h"
+#include "ee/train/resume.h"
+#include "grid_state.h"
 #include "process.h"
-#include "resume.h"
 #include "run_log.h"
+#include "stage_link.h"
 
 namespace ee::train {
 
@@ -25,133 +25,222 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-std::vector<int64_t> layers_of(const std::vector<config::ExitSpec>& specs) {
+// This rank's share: the layers and exits of its stage, of which it reads only its slices.
+Engine load_engine(const Job& job, const parallel::Ranks* ranks) {
+  const Stage& stage = job.stages.at(ranks ? static_cast<size_t>(ranks->grid.position().pipeline) : 0);
+  auto backbone =
+      checkpoint::load_backbone(job.folder, {.device = comm::open_device(job.device),
+                                             .precision = job.options.model.precision,
+                                             .first_layer = stage.first_layer,
+                                             .last_layer = stage.loaded_layers,
+                                             .embedding = stage.is_first,
+                                             .head = stage.needs_head,
+                                             .max_positions = job.options.batch.sequence_length,
+                                             .ranks = ranks ? ranks->tensor : parallel::TensorRanks()});
   std::vector<int64_t> layers;
-  for (const auto& spec : specs) layers.push_back(spec.layer);
-  return layers;
+  for (size_t i = 0; i < stage.exit_count; ++i) layers.push_back(job.exits[stage.first_exit + i].layer);
+  std::vector<exits::ExitHead> exits;
+  if (!layers.empty()) exits = checkpoint::load_exits(job.folder, backbone, layers, at::kFloat);
+  for (size_t i = 0; i < exits.size(); ++i)
+    exits[i].spec = job.exits[stage.first_exit + i];  // with the overrides
+  return {stage, std::move(backbone), std::move(exits), job.options, job.steps, ranks};
 }
 
-// What exits.safetensors holds now, and will hold in the output.
-at::ScalarType stored_dtype(const checkpoint::ModelFolder& folder) {
-  const auto& files = folder.exit_files();
-  return checkpoint::to_torch(files.at(files.names().begin()->first).dtype);
-}
-
-Engine load_engine(const Job& job) {
-  auto backbone = checkpoint::load_backbone(job.folder, {.device = comm::open_device(job.options.device),
-                                                         .precision = job.options.model.precision,
-                                                         .layers = job.loaded_layers(),
-                                                         .max_positions = job.options.batch.sequence_length});
-  auto exits = checkpoint::load_exits(job.folder, backbone, layers_of(job.exits), at::kFloat);
-  for (size_t i = 0; i < exits.size(); ++i) exits[i].spec = job.exits[i];  // with the overrides
-  return {std::move(backbone), std::move(exits), job.options, job.steps};
-}
-
+// One rank's part in the run. All ranks go through the same steps; what to do between two of them is decided
+// by rank 0 and travels down the pipeline in front of the next step (control.h), so no stage waits for a
+// later one.
 class Run {
  public:
   Run(const Job& job, const std::optional<checkpoint::TrainingCheckpoint>& checkpoint,
-      const base::StopSignal& stop)
-      : job_(job), stop_(stop), state_(describe_run(job)), engine_(load_engine(job)), log_(job) {
+      const base::StopSignal& stop, comm::World* world, const parallel::Ranks* ranks)
+      : job_(job),
+        stop_(stop),
+        world_(world),
+        ranks_(ranks),
+        state_(describe_run(job)),
+        engine_(load_engine(job, ranks)) {
+    if (!ranks || ranks->reports()) log_.emplace(job);
     if (!checkpoint) {
-      log_.event(0, "start");
+      event("start");
       return;
     }
-    restore(*checkpoint, engine_.groups());
+    restore(*checkpoint, job, engine_);
     auto echo = std::move(state_.config_echo);
     state_ = checkpoint->state;
     state_.config_echo = std::move(echo);
     saved_step_ = state_.step;
-    log_.event(state_.step, "resume");
-    log_.message(fmt::format("resumed at step {} of {}", state_.step, job.steps));
+    event("resume");
+    message(fmt::format("resumed at step {} of {}", state_.step, job.steps));
   }
 
   int operator()() {
-    if (state_.step == 0 && job_.options.evaluation.at_start) evaluate();
-    while (!stop_.requested() && state_.step < job_.steps) {
+    for (;;) {
+      const Control control = exchange_control(engine_, decide(), report_);
+      log_step();
+      if (control.evaluate && !evaluate()) continue;  // a signal came
+      if (control.save) save();
+      if (control.signal != 0) return stopped(control.signal);
+      if (control.end) break;
       step();
-      const int64_t every = job_.options.evaluation.every_steps;
-      if (every > 0 && state_.step % every == 0 && state_.step < job_.steps) evaluate();
-      if (checkpoint_due()) save();
     }
-    if (!stop_.requested() && !state_.metric) evaluate();
-    if (state_.step != saved_step_) save();
-    if (stop_.requested()) return stopped();
     write_output();
+    leave();
     return 0;
   }
 
  private:
-  void step() {
-    const auto begin = Clock::now();
-    const auto result = engine_.step(job_.training, state_.step);
-    ++state_.step;
-    state_.samples_consumed = state_.step * job_.options.batch.global_batch;
-    state_.metric.reset();
-    log_.step(state_.step, result, seconds_since(begin));
-  }
-
-  void evaluate() {
-    if (!job_.validation) return;
-    const auto result = train::evaluate(engine_.backbone(), engine_.exits(), *job_.validation,
-                                        job_.options.evaluation.sequences, job_.options.batch.micro_batch,
-                                        [this] { return stop_.requested(); });
-    if (!result) return;
-    log_.evaluation(state_.step, *result);
-    state_.metric = result->mean_loss();
-    state_.best_metric = std::min(state_.best_metric.value_or(*state_.metric), *state_.metric);
-    saved_step_ = state_.step == saved_step_ ? -1 : saved_step_;  // the saved state lacks the metric
+  // What is due before the next step. Only rank 0's answer counts: clock and signals are its own.
+  Control decide() const {
+    const auto& evaluation = job_.options.evaluation;
+    const int64_t step = state_.step;
+    Control control{.signal = stop_.number(), .end = step == job_.steps};
+    const bool evaluation_due =
+        step == 0 ? evaluation.at_start || control.end
+                  : control.end || (evaluation.every_steps > 0 && step % evaluation.every_steps == 0);
+    control.evaluate = job_.validation && !state_.metric && evaluation_due && control.signal == 0;
+    const bool unsaved = step != saved_step_ || (control.evaluate && step > 0);
+    control.save = unsaved && (control.end || control.signal != 0 || checkpoint_due());
+    return control;
   }
 
   bool checkpoint_due() const {
     const auto& options = job_.options.checkpoint;
-    return (options.every_steps > 0 && state_.step % options.every_steps == 0) ||
+    return (options.every_steps > 0 && state_.step > 0 && state_.step % options.every_steps == 0) ||
            (options.every_minutes > 0 && seconds_since(saved_at_) >= 60 * options.every_minutes);
   }
 
+  void step() {
+    if (world_) {
+      world_->set_context(fmt::format("step {}", state_.step + 1));
+      world_->check();
+    }
+    const auto begin = Clock::now();
+    report_ = Report(job_.exits.size(), engine_.stage(), engine_.step(job_.training, state_.step));
+    ++state_.step;
+    step_seconds_ = seconds_since(begin);
+    report_.step = state_.step;
+    state_.samples_consumed = state_.step * job_.options.batch.global_batch;
+    state_.metric.reset();
+  }
+
+  void log_step() {
+    if (log_ && report_.step > 0) log_->step(report_.step, to_result(report_), step_seconds_);
+    report_.step = 0;  // told
+  }
+
+  bool evaluate() {
+    const auto result =
+        train::evaluate(engine_, job_.exits, *job_.validation, job_.options.evaluation.sequences,
+                        job_.options.batch.micro_batch, [this] { return !ranks_ && stop_.requested(); });
+    if (!result) return false;
+    if (log_) log_->evaluation(state_.step, *result);
+    state_.metric = result->mean_loss();
+    state_.best_metric = std::min(state_.best_metric.value_or(*state_.metric), *state_.metric);
+    return true;
+  }
+
   void save() {
-    const auto& options = job_.options.checkpoint;
-    checkpoint::save_training_state(options.directory, collect(engine_.groups(), state_));
-    checkpoint::prune_training_states(options.directory, options.keep_last, options.keep_best);
+    const auto tensors = training_tensors(job_, engine_);
+    if (writes()) {
+      const auto& options = job_.options.checkpoint;
+      checkpoint::save_training_state(options.directory, state_, tensors);
+      checkpoint::prune_training_states(options.directory, options.keep_last, options.keep_best);
+    } else {
+      take_part(tensors.exits);
+      take_part(tensors.optimizer);
+    }
     saved_at_ = Clock::now();
     saved_step_ = state_.step;
-    log_.event(state_.step, "checkpoint");
+    event("checkpoint");
   }
 
-  int stopped() {
-    log_.event(state_.step, "stop");
-    log_.message(fmt::format("stopped by signal {} after step {} of {}; continue with --resume auto",
-                             stop_.number(), state_.step, job_.steps));
-    return stop_.exit_code();
+  int stopped(int signal) {
+    event("stop");
+    message(fmt::format("stopped by signal {} after step {} of {}; continue with --resume auto", signal,
+                        state_.step, job_.steps));
+    leave();
+    return 128 + signal;
   }
 
-  // All exits of the model: the trained ones as they are now, the others as they were.
+  void leave() {
+    if (engine_.link()) engine_.link()->finish();
+  }
+
   void write_output() {
-    auto all = checkpoint::load_exits(job_.folder, engine_.backbone(), {}, at::kFloat);
-    for (auto& exit : all)
-      for (const auto& trained : engine_.exits())
-        if (trained.spec.layer == exit.spec.layer) exit = trained;
-    checkpoint::write_model_folder(job_.folder, all, job_.options.output, stored_dtype(job_.folder));
-    log_.event(state_.step, "end");
-    log_.message(fmt::format("wrote {}", job_.options.output));
+    const auto tensors = model_tensors(job_, engine_);
+    if (writes())
+      checkpoint::write_model_folder(job_.folder, output_specs(), tensors, job_.options.output,
+                                     checkpoint::stored_exit_dtype(job_.folder));
+    else
+      take_part(tensors);
+    event("end");
+    message(fmt::format("wrote {}", job_.options.output));
+  }
+
+  // All exits of the model, with the overrides of this run.
+  std::vector<config::ExitSpec> output_specs() const {
+    auto specs = job_.folder.exits().exits;
+    for (auto& spec : specs)
+      for (const auto& trained : job_.exits)
+        if (trained.layer == spec.layer) spec = trained;
+    return specs;
+  }
+
+  bool writes() const { return !ranks_ || ranks_->is_first(); }
+  void event(const char* name) {
+    if (log_) log_->event(state_.step, name);
+  }
+  void message(const std::string& text) {
+    if (log_) log_->message(text);
   }
 
   const Job& job_;
   const base::StopSignal& stop_;
+  comm::World* world_;            // null in a single process
+  const parallel::Ranks* ranks_;  // likewise
   checkpoint::TrainingState state_;
   Engine engine_;
-  RunLog log_;
+  std::optional<RunLog> log_;  // on the rank that reports
+  Report report_;              // of the last step
+  double step_seconds_ = 0;
   Clock::time_point saved_at_ = Clock::now();
   int64_t saved_step_ = 0;  // of the newest checkpoint; none is needed at step 0
 };
 
+// Ranks that start from different states would compute nonsense, or wait for each other forever.
+void check_agreement(const Job& job, const parallel::Ranks& ranks, int64_t first_step) {
+  const std::vector<double> own = {static_cast<double>(first_step), static_cast<double>(job.steps),
+                                   static_cast<double>(job.corpus->tokens()),
+                                   static_cast<double>(job.training.sequences().size())};
+  if (const auto all = gather_numbers(ranks.all, own, ranks.device); all.front() != own)
+    throw base::UserError(
+        "rank {} starts at step {} with {} training tokens, but rank 0 at step {} with {}; all machines must "
+        "see "
+        "the same checkpoints and the same text",
+        ranks.grid.rank(), own[0], own[2], all.front()[0], all.front()[2]);
+}
+
+int run_on_grid(const Job& job, const std::optional<checkpoint::TrainingCheckpoint>& checkpoint,
+                const base::StopSignal& stop, const comm::LaunchInfo& launch) {
+  const std::chrono::milliseconds timeout(static_cast<int64_t>(1000 * job.options.parallel.timeout_seconds));
+  comm::World world(launch, {.device = comm::open_device(job.device), .peer_timeout = timeout});
+  const auto& parallel = job.options.parallel;
+  const parallel::Ranks ranks(
+      world, job.grid, parallel.sequence,
+      parallel::copies_of(job.folder.config(), parallel::Split::kv_heads, job.grid.tensor));
+  check_agreement(job, ranks, checkpoint ? checkpoint->state.step : 0);
+  Run run(job, checkpoint, stop, &world, &ranks);
+  return run();
+}
+
 }  // namespace
 
-int run_job(const Job& job, const std::string& resume, const base::StopSignal& stop) {
+int run_job(const Job& job, const std::optional<checkpoint::TrainingCheckpoint>& checkpoint,
+            const base::StopSignal& stop, const comm::LaunchInfo& launch) {
   keep_freed_memory();
   at::set_num_threads(static_cast<int>(job.options.threads));
-  const auto checkpoint =
-      find_checkpoint(job, resume, [](const std::string& text) { spdlog::warn("warning: {}", text); });
-  return Run(job, checkpoint, stop)();
+  if (launch.world_size > 1) return run_on_grid(job, checkpoint, stop, launch);
+  return Run(job, checkpoint, stop, nullptr, nullptr)();
 }
 
 }  // namespace ee::train

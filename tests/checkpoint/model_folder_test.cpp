@@ -51,7 +51,7 @@ TEST_F(ModelFolderTest, LoadsWhatWasWritten) {
 }
 
 TEST_F(ModelFolderTest, LoadsTheFirstLayersOnly) {
-  const model::Backbone loaded = load_backbone(ModelFolder::open(write(tensors_)), {.layers = 2});
+  const model::Backbone loaded = load_backbone(ModelFolder::open(write(tensors_)), {.last_layer = 2});
   EXPECT_EQ(loaded.layers.size(), 2u);
   EXPECT_EQ(loaded.config.layers, 6);
   EXPECT_TRUE(at::equal(loaded.layer(2).mlp.up.weight, backbone_.layer(2).mlp.up.weight));

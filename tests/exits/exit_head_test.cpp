@@ -52,7 +52,7 @@ TEST(ExitHead, TemperatureDividesTheLogits) {
   const at::Tensor hidden = at::randn({1, 3, 32});
   const ExitHead plain = test::tiny_exit(backbone, {.layer = 2});
   const ExitHead cooled = test::tiny_exit(backbone, {.layer = 2, .temperature = 2.5});
-  EXPECT_TRUE(at::allclose(cooled.logits(hidden).mul(2.5), plain.logits(hidden)));
+  EXPECT_TRUE(at::allclose(cooled.logits(backbone, hidden).mul(2.5), plain.logits(backbone, hidden)));
 }
 
 // Masters stay f32 while the backbone runs in bf16.

@@ -55,7 +55,7 @@ struct Golden {
         backbone.config, exit, [&](const std::string& key, const auto& shape, at::Tensor& member) {
           member =
               at(name + "/" + key).to(at::kFloat, /*non_blocking=*/false, /*copy=*/true).requires_grad_();
-          EXPECT_EQ(member.sizes(), at::IntArrayRef(shape)) << key;
+          EXPECT_EQ(member.sizes(), at::IntArrayRef(shape.sizes)) << key;
         });
     exits::bind_shared(exit, backbone);
     return exit;

@@ -49,7 +49,7 @@ std::vector<Prediction> naive_opinions(const model::Backbone& backbone,
     for (size_t i = 0; i < exits.size(); ++i) {
       if (exits[i].spec.depth() == depth) {
         const at::Tensor hidden = exits[i].forward(backbone, exits::exit_input(exits[i].spec, trace));
-        opinions.push_back(naive_opinion(static_cast<int64_t>(i), exits[i].logits(hidden)));
+        opinions.push_back(naive_opinion(static_cast<int64_t>(i), exits[i].logits(backbone, hidden)));
       }
     }
   };

@@ -74,10 +74,17 @@ void check_collectives(const Group& group, at::ScalarType dtype) {
   at::Tensor gathered = at::zeros({n * n * 2, 3}, mine.options());
   group.all_gather(gathered, mine);
   expect_equal(gathered, at::cat(blocks), "all_gather");
+  const int64_t begin = group.rank() * n * 2;
+  gathered.zero_().slice(0, begin, begin + n * 2).copy_(mine);
+  group.all_gather(gathered, gathered.slice(0, begin, begin + n * 2));
+  expect_equal(gathered, at::cat(blocks), "all_gather in place");
 
   at::Tensor part = at::zeros({2, 3}, mine.options());
   group.reduce_scatter(part, mine);
   expect_equal(part, sum.slice(0, group.rank() * 2, group.rank() * 2 + 2), "reduce_scatter");
+  const at::Tensor input = mine.clone(), rows = input.slice(0, group.rank() * 2, group.rank() * 2 + 2);
+  group.reduce_scatter(rows, input);
+  expect_equal(rows, part, "reduce_scatter in place");
 
   for (int root = 0; root < group.size(); ++root) {
     at::Tensor copy = mine.clone();

@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "resume.h"
 #include "support/tiny_model.h"
 #include "train/sample_text.h"
 
@@ -39,8 +38,8 @@ Engine make_engine(const config::TuneOptions& options, const std::vector<ExitSpe
 
 std::vector<at::Tensor> masters(Engine& engine) {
   std::vector<at::Tensor> tensors;
-  for (auto& group : engine.groups())
-    for (auto& parameter : group.parameters) tensors.push_back(parameter.master.detach().clone());
+  for (const auto& group : engine.optimizer().groups())
+    for (const auto& parameter : group.parameters) tensors.push_back(parameter.master.detach().clone());
   return tensors;
 }
 
@@ -91,11 +90,12 @@ TEST(Engine, GradientEqualsAutogradOverWholeLogits) {
   auto engine = make_engine(options, specs);
   const auto result = engine.step(source, 0);
   EXPECT_NEAR(result.losses[0], loss.item<double>(), 1e-5);
-  const auto& parameters = engine.groups()[0].parameters;
+  const auto& parameters = engine.optimizer().groups()[0].parameters;
+  const auto moments = engine.optimizer().moments(0);
   ASSERT_EQ(parameters.size(), weights.size());
   for (size_t i = 0; i < weights.size(); ++i)
-    EXPECT_TRUE(at::allclose(parameters[i].first_moment.div(1 - options.optimizer.beta1), weights[i].grad(),
-                             1e-4, 1e-6))
+    EXPECT_TRUE(at::allclose(moments.at(parameters[i].name).first.div(1 - options.optimizer.beta1),
+                             weights[i].grad(), 1e-4, 1e-6))
         << parameters[i].name;
 }
 
@@ -156,25 +156,6 @@ TEST(Engine, ExitsAreIndependentProblems) {
     for (auto& tensor : masters(engine)) alone.push_back(tensor);
   }
   expect_same_bits(masters(together), alone);
-}
-
-TEST(Engine, RestoredEngineContinuesWithTheSameBits) {
-  const auto source = sample_source(16);
-  auto whole = make_engine(tune_options(2, 4)), first = make_engine(tune_options(2, 4)),
-       second = make_engine(tune_options(2, 4));
-  for (int64_t step = 0; step < 6; ++step) whole.step(source, step);
-  for (int64_t step = 0; step < 3; ++step) first.step(source, step);
-  restore(collect(first.groups(), {}), second.groups());
-  for (int64_t step = 3; step < 6; ++step) second.step(source, step);
-  expect_same_bits(masters(whole), masters(second));
-}
-
-TEST(Engine, RestoreRefusesTensorsThatDoNotFit) {
-  auto engine = make_engine(tune_options(2, 2)), other = make_engine(tune_options(2, 2), {kSpecs[0]});
-  EXPECT_THAT([&] { restore(collect(other.groups(), {}), engine.groups()); },
-              testing::ThrowsMessage<base::UserError>(testing::HasSubstr("has no tensor exits.3.")));
-  EXPECT_THAT([&] { restore(collect(engine.groups(), {}), other.groups()); },
-              testing::ThrowsMessage<base::UserError>(testing::HasSubstr("belongs to no trained exit")));
 }
 
 TEST(Engine, WeightScheduleScalesGradients) {

@@ -25,7 +25,8 @@ TEST(Evaluation, EqualsNaiveLossAndAgreement) {
     const auto last = model::run_layers(backbone, batch.inputs(), 6, [&](int64_t depth, const auto& trace) {
       for (size_t i = 0; i < 2; ++i)
         if (exits[i].spec.depth() == depth)
-          logits[i] = exits[i].logits(exits[i].forward(backbone, exits::exit_input(exits[i].spec, trace)))[0];
+          logits[i] = exits[i].logits(backbone,
+                                      exits[i].forward(backbone, exits::exit_input(exits[i].spec, trace)))[0];
     });
     logits[2] = at::linear(model::rms_norm(last, backbone.final_norm, backbone.config.rms_norm_eps),
                            backbone.head)[0];

@@ -75,6 +75,19 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
+// Held by one process at a time; the constructor waits for it. The folder must exist. Released at the end,
+// also of a process that is killed.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::filesystem::path& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int descriptor_ = -1;
+};
+
 // Hard-links when source and target share a filesystem, copies otherwise.
 void link_or_copy(const std::filesystem::path& from, const std::filesystem::path& to);
 

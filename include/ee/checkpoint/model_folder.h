@@ -12,11 +12,13 @@
 #include <string>
 #include <vector>
 
+#include "ee/checkpoint/tensor_source.h"
 #include "ee/config/exit_spec.h"
 #include "ee/config/model_config.h"
 #include "ee/config/tune_options.h"
 #include "ee/exits/exit_head.h"
 #include "ee/model/backbone.h"
+#include "ee/model/tensor_table.h"
 
 namespace ee::checkpoint {
 
@@ -48,18 +50,27 @@ class ModelFolder {
 struct LoadOptions {
   at::Device device = at::kCPU;
   config::Precision precision = config::Precision::stored;  // f16 files compute in f32 on CPU
-  int64_t layers = -1;                                      // layers 1..layers; -1: all
-  int64_t max_positions = 0;  // length of the RoPE table; 0: the model's max_positions
+  int64_t first_layer = 1;                                  // layers first_layer..last_layer
+  int64_t last_layer = -1;                                  // -1: the model's last one
+  bool embedding = true, head = true;                       // whether the rank embeds tokens, needs logits
+  int64_t max_positions = 0;         // length of the RoPE table; 0: the model's max_positions
+  parallel::TensorRanks ranks = {};  // reads this rank's slices only
 };
 
-// Layers 1..options.layers, embedding, final norm and head. Tensors are copies: the folder may be closed
-// after.
+// The layers asked for, embedding, final norm and head. Tensors are copies: the folder may be closed after.
 model::Backbone load_backbone(const ModelFolder& folder, const LoadOptions& options);
 
-// The exits at `layers` (empty: all), in ascending order, their own tensors in `dtype`, shared ones bound to
-// the backbone.
+// The exits at `layers` (empty: all), in ascending order, their own tensors in `dtype` (this tensor rank's
+// slices), shared ones bound to the backbone.
 std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::Backbone& backbone,
                                         const std::vector<int64_t>& layers, at::ScalarType dtype);
+
+// The names and shapes of the tensors that these exits own, in the order of the file.
+std::vector<model::TensorEntry> exit_table(const config::ModelConfig& config,
+                                           const std::vector<config::ExitSpec>& specs);
+
+// What the folder's exits are stored in; what new ones would be when they own no tensor.
+at::ScalarType stored_exit_dtype(const ModelFolder& folder);
 
 // The dtype a Precision means for this folder on this device.
 at::ScalarType compute_dtype(const ModelFolder& folder, config::Precision precision, at::Device device);
@@ -68,14 +79,12 @@ at::ScalarType compute_dtype(const ModelFolder& folder, config::Precision precis
 // bytes: cheap enough for every load, and another fine-tune of the same model never matches.
 std::string fingerprint(const TensorFiles& backbone_files);
 
-// Writes `exits` as exits.safetensors (dtype `stored`) and ee_config.json into `folder` (a folder in the
-// making).
-void write_exits(const std::filesystem::path& folder, const config::ModelConfig& config,
-                 std::vector<exits::ExitHead>& exits, const std::string& backbone_fingerprint,
-                 at::ScalarType stored);
-
 // A complete new model folder: `source`'s backbone, tokenizer and other files linked or copied byte for byte,
-// plus the exits. Appears complete or not at all; UserError if `target` exists.
+// plus the exits (`tensors`: all that `specs` own, asked for in order, stored as `stored`). Appears complete
+// or not at all; UserError if `target` exists.
+void write_model_folder(const ModelFolder& source, const std::vector<config::ExitSpec>& specs,
+                        const TensorSources& tensors, const std::filesystem::path& target,
+                        at::ScalarType stored);
 void write_model_folder(const ModelFolder& source, std::vector<exits::ExitHead>& exits,
                         const std::filesystem::path& target, at::ScalarType stored);
 

@@ -30,12 +30,17 @@ class TensorFiles {
 
   // The bytes as a tensor that aliases the memory map (read-only; valid while this object lives).
   at::Tensor alias(const std::string& name) const;
-  // A copy on `device` in `dtype`; the mapped pages are let go again.
-  at::Tensor read(const std::string& name, at::Device device, at::ScalarType dtype) const;
+  // A copy of a slice on `device` in `dtype`; nothing else of the tensor is read, and the mapped pages are
+  // let go again.
+  at::Tensor read(const std::string& name, const parallel::Slice& slice, at::Device device,
+                  at::ScalarType dtype) const;
+  // Bytes of tensors that read() has read.
+  int64_t bytes_read() const { return bytes_read_; }
 
  private:
   std::vector<format::SafetensorsFile> files_;
   std::map<std::string, size_t> index_;
+  mutable int64_t bytes_read_ = 0;
 };
 
 // Every entry of `table` must be there with its shape and a float dtype, and (when `exact`) nothing else.

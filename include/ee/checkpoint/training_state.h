@@ -7,8 +7,6 @@
 // complete step-N folders (and perhaps a hidden temporary one, which prune_training_states removes).
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -16,9 +14,10 @@
 #include <optional>
 #include <string>
 
-namespace ee::checkpoint {
+#include "ee/checkpoint/tensor_files.h"
+#include "ee/checkpoint/tensor_source.h"
 
-using NamedTensors = std::map<std::string, at::Tensor>;
+namespace ee::checkpoint {
 
 struct TrainingState {
   int64_t step = 0;                       // optimizer steps that are done
@@ -33,16 +32,22 @@ struct TrainingState {
   bool operator==(const TrainingState&) const = default;
 };
 
+// A complete checkpoint that has been opened: read tensors, or slices of them, as they are needed.
 struct TrainingCheckpoint {
+  std::filesystem::path path;
   TrainingState state;
-  NamedTensors exits;      // f32, on the CPU
-  NamedTensors optimizer;  // f32, on the CPU
+  TensorFiles exits, optimizer;  // f32
 };
 
-// Writes root/step-<state.step> and returns its path when everything is on the disk. Tensors must be f32, on
-// any device. A folder of the same step is replaced. UserError (disk full, ...) leaves what was there before.
-std::filesystem::path save_training_state(const std::filesystem::path& root,
-                                          const TrainingCheckpoint& checkpoint);
+// What to write; sources are asked in order, those of `exits` first, for f32 tensors.
+struct TrainingTensors {
+  TensorSources exits, optimizer;
+};
+
+// Writes root/step-<state.step> and returns its path when everything is on the disk. A folder of the same
+// step is replaced. UserError (disk full, ...) leaves what was there before.
+std::filesystem::path save_training_state(const std::filesystem::path& root, const TrainingState& state,
+                                          const TrainingTensors& tensors);
 
 // The newest complete checkpoint in `root`, or nothing. Folders without a manifest, with missing files or
 // wrong checksums are passed over after `warn` was told which and why.
@@ -50,7 +55,7 @@ std::optional<std::filesystem::path> find_latest_training_state(
     const std::filesystem::path& root, const std::function<void(const std::string&)>& warn);
 
 // UserError: not a complete checkpoint (files missing, truncated, altered).
-TrainingCheckpoint load_training_state(const std::filesystem::path& folder);
+TrainingCheckpoint open_training_state(const std::filesystem::path& folder);
 
 // Removes all but the `keep_last` newest and, with keep_best, the one with the lowest metric; also what a
 // killed run left half-written. To be called by the only writer of `root`.

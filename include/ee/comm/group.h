@@ -52,12 +52,13 @@ class Group {
   void all_reduce(const at::Tensor& tensor, Reduce reduce = Reduce::kSum) const;
   Work all_reduce_async(const at::Tensor& tensor, Reduce reduce = Reduce::kSum) const;
 
-  // output [size * n, ...] <- input [n, ...] of every rank, in group order.
+  // output [size * n, ...] <- input [n, ...] of every rank, in group order. The input may be this rank's n
+  // rows of the output.
   void all_gather(const at::Tensor& output, const at::Tensor& input) const;
   Work all_gather_async(const at::Tensor& output, const at::Tensor& input) const;
 
   // output [n, ...] <- this rank's n rows of the sum over ranks of input [size * n, ...]; sums as
-  // all_reduce's.
+  // all_reduce's. The output may be just these rows of the input.
   void reduce_scatter(const at::Tensor& output, const at::Tensor& input) const;
   Work reduce_scatter_async(const at::Tensor& output, const at::Tensor& input) const;
 

@@ -18,6 +18,7 @@ enum class TokenWeights { uniform, confidence };      // confidence: the exit's 
 enum class WeightShape { constant, linear, cosine };  // how a warm-up or cool-down of exit weights goes
 enum class DecayShape { constant, linear, cosine };
 enum class ClipMode { per_exit, global, none };
+enum class PipelineSchedule { streaming, flush };  // flush: the pipeline is empty at the end of each step
 
 constexpr std::array<EnumName<Precision>, 3> enum_names(Precision) {
   return {{{Precision::stored, "stored"}, {Precision::f32, "f32"}, {Precision::bf16, "bf16"}}};
@@ -36,6 +37,10 @@ constexpr std::array<EnumName<DecayShape>, 3> enum_names(DecayShape) {
 }
 constexpr std::array<EnumName<ClipMode>, 3> enum_names(ClipMode) {
   return {{{ClipMode::per_exit, "per_exit"}, {ClipMode::global, "global"}, {ClipMode::none, "none"}}};
+}
+
+constexpr std::array<EnumName<PipelineSchedule>, 2> enum_names(PipelineSchedule) {
+  return {{{PipelineSchedule::streaming, "streaming"}, {PipelineSchedule::flush, "flush"}}};
 }
 
 struct ModelOptions {
@@ -105,6 +110,18 @@ struct BatchOptions {
   bool operator==(const BatchOptions&) const = default;
 };
 
+struct ParallelOptions {  // processes as a grid: tensor x pipeline x data of them
+  int64_t tensor = 1;
+  int64_t pipeline = 1;
+  int64_t data = 0;  // 0: as many as there are processes for
+  bool sequence = false;
+  bool shard_optimizer = false;
+  PipelineSchedule schedule = PipelineSchedule::streaming;
+  int64_t in_flight = 2;
+  double timeout_seconds = 60.0;
+  bool operator==(const ParallelOptions&) const = default;
+};
+
 struct CheckpointOptions {
   std::string directory;  // empty: <output>.checkpoints
   int64_t every_steps = 0;
@@ -142,6 +159,7 @@ struct TuneOptions {
   int64_t seed = 1234;
   int64_t threads = 0;
   std::string device = "cpu";
+  ParallelOptions parallel;
   CheckpointOptions checkpoint;
   EvaluationOptions evaluation;
   LoggingOptions logging;
@@ -228,6 +246,24 @@ void visit(Visitor& v, BatchOptions& o) {
 }
 
 template <typename Visitor>
+void visit(Visitor& v, ParallelOptions& o) {
+  v(o.tensor, "tensor", "ranks that split every matrix (tensor parallelism)", at_least(1));
+  v(o.pipeline, "pipeline", "stages that split the layers, balanced by cost (pipeline parallelism)",
+    at_least(1));
+  v(o.data, "data",
+    "replicas that share the micro-batches of a step (data parallelism); 0: all processes that tensor and "
+    "pipeline leave",
+    at_least(0));
+  v(o.sequence, "sequence", "tensor ranks also split norms and the residual stream, along the tokens");
+  v(o.shard_optimizer, "shard_optimizer", "replicas share the optimizer's state (ZeRO-1)");
+  v(o.schedule, "schedule",
+    "streaming: stages go on to the next step at once; flush: they wait for the last");
+  v(o.in_flight, "in_flight", "micro-batches that may wait between two stages", at_least(1));
+  v(o.timeout_seconds, "timeout_seconds", "after a process died or stalled, all others end within this time",
+    at_least(1));
+}
+
+template <typename Visitor>
 void visit(Visitor& v, CheckpointOptions& o) {
   v(o.directory, "directory", "folder of the checkpoints; empty: the output's name + .checkpoints");
   v(o.every_steps, "every_steps", "steps between checkpoints; 0: by time alone", at_least(0));
@@ -266,6 +302,7 @@ void visit(Visitor& v, TuneOptions& o) {
   v(o.seed, "seed", "of shuffling and of everything else that is random", at_least(0));
   v(o.threads, "threads", "threads that compute; 0: all cores", at_least(0));
   v(o.device, "device", "where to compute: cpu, cuda or cuda:N", required());
+  v.section(o.parallel, "parallel", "how several processes share the work; any grid gives the same result");
   v.section(o.checkpoint, "checkpoint", "states to resume from");
   v.section(o.evaluation, "evaluation", "loss, perplexity and agreement with the final layer");
   v.section(o.logging, "logging", "what is written about the run");

@@ -35,7 +35,7 @@ struct ExitHead {
                      model::LayerCache* cache = nullptr) const;
 
   // [.., vocab] logits of forward()'s result divided by the temperature; for a few rows only.
-  at::Tensor logits(const at::Tensor& exit_hidden) const;
+  at::Tensor logits(const model::Backbone& backbone, const at::Tensor& exit_hidden) const;
 };
 
 // The exit's own tensors with their file names "exits.<layer>.mlp.gate_proj.weight",

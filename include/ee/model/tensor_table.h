@@ -10,8 +10,17 @@
 #include <vector>
 
 #include "ee/model/backbone.h"
+#include "ee/parallel/tensor_slice.h"
 
 namespace ee::model {
+
+// Sizes of the whole tensor, and how tensor-parallel ranks divide it. Serves wherever sizes alone are wanted.
+struct TensorShape {
+  std::vector<int64_t> sizes;
+  parallel::Split split = parallel::Split::none;
+
+  operator const std::vector<int64_t>&() const { return sizes; }
+};
 
 struct TensorEntry {
   std::string name;  // "model.layers.0.self_attn.q_proj.weight"
@@ -25,14 +34,13 @@ std::vector<TensorEntry> tensor_table(const config::ModelConfig& config);
 // The tensors of one decoder layer below `prefix` ("model.layers.3." or "exits.10.layer."), each with the
 // member that holds it; `visit` fills or reads it.
 using TensorVisitor =
-    std::function<void(const std::string& name, const std::vector<int64_t>& shape, at::Tensor& member)>;
+    std::function<void(const std::string& name, const TensorShape& shape, at::Tensor& member)>;
 void visit_layer(const config::ModelConfig& config, const std::string& prefix, LayerWeights& weights,
                  const TensorVisitor& visit);
 void visit_mlp(const config::ModelConfig& config, const std::string& prefix, MlpWeights& weights,
                const TensorVisitor& visit);
 
-// The whole backbone with its layers 1..backbone.layers.size(); backbone.config and the number of layers must
-// be set.
+// The whole backbone with its layers first_layer..last_layer(); backbone.config and the layers must be set.
 void visit_backbone(Backbone& backbone, const TensorVisitor& visit);
 
 }  // namespace ee::model

@@ -9,9 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "ee/config/tune_options.h"
+
 namespace ee::parallel {
 
-enum class PipelineSchedule { streaming, flush };
+using config::PipelineSchedule;
 
 struct StageTimes {
   double forward = 0;    // seconds a micro-batch, until its hidden state can be sent

@@ -1,18 +1,23 @@
-// One optimizer step on all exits (EE-Tuning section 3.2): backbone forward without autograd, exits'
-// gradients one at a time as soon as their layer has run, then AdamW on the masters.
+// One optimizer step on the exits of one pipeline stage (EE-Tuning section 3.2): backbone forward without
+// autograd, exits' gradients one at a time as soon as their layer has run, then AdamW on the masters.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "ee/config/tune_options.h"
 #include "ee/data/packing.h"
 #include "ee/exits/exit_head.h"
 #include "ee/model/backbone.h"
-#include "ee/optim/adamw.h"
+#include "ee/optim/optimizer.h"
 #include "ee/optim/schedules.h"
+#include "ee/parallel/ranks.h"
+#include "ee/train/stages.h"
 
 namespace ee::train {
+
+class StageLink;
 
 struct StepResult {
   std::vector<double> losses;          // of each exit: mean over the step's tokens, before weights
@@ -22,27 +27,45 @@ struct StepResult {
 
 class Engine {
  public:
-  // `exits`: f32 masters, ascending by layer, none deeper than the backbone's layers; they become trainable.
-  // `steps`: of the whole run, for the schedules.
+  // `backbone`: the layers of `stage`. `exits`: its exits, f32 masters (this tensor rank's slices), ascending
+  // by layer; they become trainable. `steps`: of the whole run, for the schedules. `ranks` (outlives the
+  // engine; null: a single process) all have an engine.
+  Engine(Stage stage, model::Backbone backbone, std::vector<exits::ExitHead> exits,
+         const config::TuneOptions& options, int64_t steps, const parallel::Ranks* ranks = nullptr);
+  // Of all layers and all exits.
   Engine(model::Backbone backbone, std::vector<exits::ExitHead> exits, const config::TuneOptions& options,
          int64_t steps);
+  ~Engine();
+  Engine(Engine&&) noexcept;
 
   // Step number `step` (from 0) on the global_batch samples of `source` that follow sample step *
-  // global_batch. Memory: the largest of one layer's and one exit's activations for a micro-batch.
+  // global_batch; data-parallel ranks take every so-many-th micro-batch. Results are of this stage's exits
+  // over the whole batch. Returns while later stages may still be at work on the step, except with schedule
+  // flush. Memory: the largest of one layer's and one exit's activations for a micro-batch; in front of
+  // another stage also the inputs of this stage's exits.
   StepResult step(const data::BatchSource& source, int64_t step);
 
+  const Stage& stage() const { return stage_; }
   const model::Backbone& backbone() const { return backbone_; }
   std::vector<exits::ExitHead>& exits() { return exits_; }
-  std::vector<optim::ParameterGroup>& groups() { return groups_; }  // one an exit, in the same order
+  optim::Optimizer& optimizer() { return optimizer_; }  // one group an exit, in the same order
+  const optim::Optimizer& optimizer() const { return optimizer_; }
+  const parallel::Ranks* ranks() const { return ranks_; }
+  StageLink* link() { return link_.get(); }  // null in a single process
 
  private:
-  void accumulate(const data::Batch& batch, double scale, std::vector<double>& losses);
+  int64_t data_rank() const { return ranks_ ? ranks_->data.rank() : 0; }
+  int64_t data_ranks() const { return ranks_ ? ranks_->data.size() : 1; }
+  // `last`: of the step, so that each exit's gradient is complete when its backward pass is.
+  void accumulate(const data::Batch& batch, double scale, bool last, std::vector<double>& losses);
 
+  Stage stage_;
   model::Backbone backbone_;
   std::vector<exits::ExitHead> exits_;
   config::TuneOptions options_;
-  std::vector<optim::ParameterGroup> groups_;
-  optim::AdamW adamw_;
+  const parallel::Ranks* ranks_;
+  std::unique_ptr<StageLink> link_;
+  optim::Optimizer optimizer_;
   optim::LearningRate learning_rate_;
   int64_t steps_;
 };

@@ -9,6 +9,7 @@
 #include "ee/data/packing.h"
 #include "ee/exits/exit_head.h"
 #include "ee/model/backbone.h"
+#include "ee/train/engine.h"
 
 namespace ee::train {
 
@@ -30,6 +31,12 @@ struct Evaluation {
 // The first min(sequences, all) samples of `source`, `micro_batch` at a time. The backbone must have all its
 // layers. Nothing when `stop` answered true between two micro-batches.
 std::optional<Evaluation> evaluate(const model::Backbone& backbone, const std::vector<exits::ExitHead>& exits,
+                                   const data::BatchSource& source, int64_t sequences, int64_t micro_batch,
+                                   const std::function<bool()>& stop);
+
+// The same by all ranks of a run together; `specs` are the exits of all stages. Every rank gets the result,
+// and waits for it.
+std::optional<Evaluation> evaluate(Engine& engine, const std::vector<config::ExitSpec>& specs,
                                    const data::BatchSource& source, int64_t sequences, int64_t micro_batch,
                                    const std::function<bool()>& stop);
 

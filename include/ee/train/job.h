@@ -8,9 +8,12 @@
 #include <vector>
 
 #include "ee/checkpoint/model_folder.h"
+#include "ee/comm/launch.h"
 #include "ee/config/exit_spec.h"
 #include "ee/config/tune_options.h"
 #include "ee/data/packing.h"
+#include "ee/parallel/rank_grid.h"
+#include "ee/train/stages.h"
 
 namespace ee::train {
 
@@ -22,6 +25,9 @@ struct Job {
   data::BatchSource training;
   std::optional<data::BatchSource> validation;  // nothing held out: no evaluation
   int64_t steps = 0;
+  std::string device;         // of this process
+  parallel::GridSizes grid;   // how the run's processes share it
+  std::vector<Stage> stages;  // one a pipeline stage
 
   int64_t depth() const;            // backbone layers that training runs
   int64_t tokens_per_step() const;  // predicted tokens
@@ -29,11 +35,16 @@ struct Job {
   int64_t loaded_layers() const { return validation ? folder.config().layers : depth(); }
 };
 
-// Opens the model folder (headers only), picks and checks the exits, tokenizes the text or maps its cache,
-// and counts the steps. Writes nothing but the token cache. UserError: the output exists already, exits that
-// are not there or have nothing to train, tokenizer and model do not fit, no text, text shorter than one
-// sequence, a sequence length beyond the model's positions, a device that is not there.
-Job prepare_job(config::TuneOptions options);
+// Opens the model folder (headers only), picks and checks the exits, divides the work among the processes of
+// `launch`, tokenizes the text or maps its cache (one process of a machine does it, the others wait), and
+// counts the steps. Writes nothing but the token cache. UserError: the output exists already, exits that are
+// not there or have nothing to train, tokenizer and model do not fit, no text, text shorter than one
+// sequence, a sequence length beyond the model's positions, a device that is not there, a grid that does not
+// fit processes, model or batch.
+Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch = {});
+
+// The grid that `options` asks for, of `processes` processes. UserError: it needs another number of them.
+parallel::GridSizes grid_sizes(const config::ParallelOptions& options, int64_t processes);
 
 // The exits that `options` selects, with its overrides applied.
 std::vector<config::ExitSpec> select_exits(const config::ExitsConfig& available,

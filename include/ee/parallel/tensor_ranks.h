@@ -1,0 +1,55 @@
+// The ranks that split every matrix, and the four places where activations cross them (Megatron-LM, Shoeybi
+// et al. 2019; sequence parallelism: Korthikanti et al. 2022). Default: one rank, every call returns its
+// argument.
+//
+// Between blocks the residual stream is [batch, seq, hidden] on every rank, or with sequence parallelism
+// [batch, seq / ranks, hidden]: each rank's own stretch of tokens. Inside a block every rank has all tokens
+// and its own heads or MLP units.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+
+#include "ee/comm/group.h"
+#include "ee/kernels/linear_cross_entropy.h"
+#include "ee/parallel/tensor_slice.h"
+
+namespace ee::parallel {
+
+class TensorRanks {
+ public:
+  TensorRanks() = default;
+  TensorRanks(comm::Group group, bool sequence);
+
+  int64_t rank() const { return group_ ? group_->rank() : 0; }
+  int64_t size() const { return group_ ? group_->size() : 1; }
+  bool sequence() const { return sequence_; }
+  const std::optional<comm::Group>& group() const { return group_; }
+
+  // Into a block, in front of a column-split matrix: x of the stream -> [batch, seq, hidden]. Backward: sums
+  // the ranks' gradients (and keeps this rank's tokens).
+  at::Tensor enter(const at::Tensor& x) const;
+  // Out of a block, behind a row-split matrix: this rank's part of the sum -> the stream. Backward: the whole
+  // gradient to every rank.
+  at::Tensor leave(const at::Tensor& partial) const;
+
+  // The same two without autograd, for gradients that are computed by hand.
+  at::Tensor gather_tokens(const at::Tensor& x) const;  // stream -> [batch, seq, hidden]
+  at::Tensor sum(const at::Tensor& partial) const;      // [batch, seq, hidden] parts -> the stream
+  at::Tensor own_tokens(const at::Tensor& x) const;     // [batch, seq, hidden] -> the stream
+
+  // [..., this rank's vocabulary] -> [..., vocabulary] on every rank.
+  at::Tensor gather_vocabulary(const at::Tensor& logits, int64_t vocabulary) const;
+
+  // Where the rows of a vocabulary-split matrix lie, and how ranks exchange per-token statistics. Nothing for
+  // one rank.
+  std::optional<kernels::VocabularyPart> vocabulary_part(int64_t vocabulary) const;
+
+ private:
+  std::optional<comm::Group> group_;  // only when there is more than one rank
+  bool sequence_ = false;
+};
+
+}  // namespace ee::parallel

@@ -1,0 +1,61 @@
+#include "ee/train/stages.h"
+
+#include <algorithm>
+
+#include "ee/parallel/stage_plan.h"
+
+namespace ee::train {
+
+double Flops::attention() const {
+  const auto q = static_cast<double>(model.heads * model.head_dim);
+  const auto kv = static_cast<double>(model.kv_heads * model.head_dim);
+  const double projections = 2.0 * static_cast<double>(model.hidden_size) * (2 * q + 2 * kv);
+  return projections + 2.0 * q * sequence_length;  // each row sees half of the sequence, scores and mixing
+}
+
+double Flops::exit(const config::ExitSpec& spec, double gradient_filter) const {
+  double branch = 0;
+  if (spec.kind == config::ExitKind::mlp) branch = mlp() * (1 + 1 + 1.0 / 3);
+  if (spec.kind == config::ExitKind::layer) branch = layer() * 3;
+  const double backward = gradient_filter > 0 ? 0 : spec.head == config::HeadKind::own ? 3 : 2;
+  return branch + head() * (1 + backward);
+}
+
+std::vector<Stage> plan_run(const config::ModelConfig& model, const std::vector<config::ExitSpec>& exits,
+                            const config::TuneOptions& options, int64_t loaded_layers) {
+  int64_t depth = 1;  // a stage is never empty
+  for (const auto& spec : exits) depth = std::max(depth, spec.depth());
+  const Flops flops{model, static_cast<double>(options.batch.sequence_length)};
+  std::vector<parallel::DepthCost> costs(static_cast<size_t>(depth + 1));
+  for (int64_t layer = 1; layer <= depth; ++layer) costs[static_cast<size_t>(layer)].layer = flops.layer();
+  for (const auto& spec : exits)
+    costs[static_cast<size_t>(spec.depth())].exits += flops.exit(spec, options.exits.gradient_filter);
+
+  const auto plan = parallel::plan_stages(costs, options.parallel.pipeline);
+  double total = 0;
+  for (const auto& part : plan) total += part.total();
+  std::vector<Stage> stages;
+  for (size_t s = 0; s < plan.size(); ++s) {
+    Stage stage{.first_layer = plan[s].first_layer,
+                .last_layer = plan[s].last_layer,
+                .loaded_layers = plan[s].last_layer,
+                .is_first = s == 0,
+                .is_last = s + 1 == plan.size(),
+                .share = plan[s].total() / total,
+                .needs_head = false};
+    if (stage.is_last) stage.loaded_layers = std::max(loaded_layers, stage.last_layer);
+    stage.needs_head = stage.is_last && stage.loaded_layers == model.layers;
+    if (s > 0) stage.first_exit = stages.back().first_exit + stages.back().exit_count;
+    for (size_t i = 0; i < exits.size(); ++i) {
+      const int64_t at =
+          std::max<int64_t>(exits[i].depth(), 1);  // depth 0, the embedding, is the first stage's
+      if (at < stage.first_layer || at > stage.last_layer) continue;
+      ++stage.exit_count;
+      stage.needs_head |= exits[i].head == config::HeadKind::shared;
+    }
+    stages.push_back(std::move(stage));
+  }
+  return stages;
+}
+
+}  // namespace ee::train
