@@ -9,10 +9,12 @@
 #include "cli_options.h"
 #include "ee/base/error.h"
 #include "ee/base/program.h"
+#include "ee/comm/device.h"
 #include "ee/comm/spawn.h"
 #include "ee/config/tune_config.h"
 #include "ee/train/cost.h"
 #include "ee/train/resume.h"
+#include "ee/train/simulate.h"
 #include "ee/train/trainer.h"
 
 namespace ee::cli {
@@ -23,7 +25,7 @@ struct TuneArguments {
   std::string config, resume = "none";
   std::vector<std::string> sets;
   std::optional<int64_t> threads, spawn;
-  bool print_config = false, dry_run = false;
+  bool print_config = false, dry_run = false, simulate = false;
 
   bool parse(const std::vector<std::string>& args) {
     CommandLine line(
@@ -41,7 +43,11 @@ struct TuneArguments {
     line.flag(
         "dry-run", dry_run,
         "check everything, print what the run would cost, and stop; tokenizes the text, reads no weights");
+    line.flag("simulate", simulate,
+              "with --dry-run: measure this machine's layers and exits, and show what the pipeline schedules "
+              "would make of them");
     if (!line.parse(args)) return false;
+    if (simulate && !dry_run) throw base::UserError("option --simulate goes with --dry-run");
     if (threads) sets.push_back(fmt::format("threads={}", *threads));
     if (spawn && *spawn < 1) throw base::UserError("option --spawn: expected at least 1, got {}", *spawn);
     return true;
@@ -99,7 +105,9 @@ Prepared prepare(const config::TuneOptions& options, const TuneArguments& argume
     fmt::print("{}", train::describe(prepared.job, train::estimate_cost(prepared.job)));
     std::fflush(stdout);
   }
-  if (!arguments.dry_run) prepared.checkpoint = train::find_checkpoint(prepared.job, arguments.resume, warn);
+  if (arguments.dry_run) return prepared;
+  comm::open_device(prepared.job.device);
+  prepared.checkpoint = train::find_checkpoint(prepared.job, arguments.resume, warn);
   return prepared;
 }
 
@@ -121,6 +129,8 @@ int run_tune(const std::vector<std::string>& args) {
   const auto launch = find_launch(arguments, options->parallel);
   const auto prepared = one_speaks(local_rank, [&] { return prepare(*options, arguments, launch); });
   if (!prepared) return base::kExitUserError;
+  if (arguments.simulate)
+    fmt::print("{}", train::simulate_run(prepared->job, train::measure_times(prepared->job)));
   if (arguments.dry_run) return 0;
   const base::StopSignal stop;
   return train::run_job(prepared->job, prepared->checkpoint, stop, launch);

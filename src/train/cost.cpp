@@ -6,6 +6,7 @@
 #include "ee/exits/exit_head.h"
 #include "ee/kernels/linear_cross_entropy.h"
 #include "ee/model/tensor_table.h"
+#include "process.h"
 
 namespace ee::train {
 
@@ -77,7 +78,8 @@ double activations(const Job& job, const Stage& stage, double element_bytes) {
 }
 
 RankMemory stage_memory(const Job& job, const Stage& stage) {
-  const auto dtype = checkpoint::compute_dtype(job.folder, job.options.model.precision, at::kCPU);
+  const auto dtype =
+      checkpoint::compute_dtype(job.folder, job.options.model.precision, at::Device(job.device));
   const auto element_bytes = static_cast<double>(c10::elementSize(dtype));
   const double trained = trained_elements(job, stage) * kFloatBytes;
   const double shares = job.options.parallel.shard_optimizer ? static_cast<double>(job.grid.data) : 1.0;
@@ -85,15 +87,17 @@ RankMemory stage_memory(const Job& job, const Stage& stage) {
           .masters = trained,
           .moments = 2 * trained / shares,
           .gradients = trained,
-          .activations = activations(job, stage, element_bytes)};
+          .activations = activations(job, stage, element_bytes),
+          .program = job.device == "cpu" ? static_cast<double>(resident_memory()) : 0};
 }
 
 std::string memory_line(const RankMemory& memory) {
   using base::format_bytes;
-  return fmt::format("{} = backbone {} + masters {} + moments {} + gradients {} + activations about {}",
+  return fmt::format("{} = backbone {} + masters {} + moments {} + gradients {} + activations about {}{}",
                      format_bytes(memory.total()), format_bytes(memory.backbone),
                      format_bytes(memory.masters), format_bytes(memory.moments),
-                     format_bytes(memory.gradients), format_bytes(memory.activations));
+                     format_bytes(memory.gradients), format_bytes(memory.activations),
+                     memory.program > 0 ? fmt::format(" + program {}", format_bytes(memory.program)) : "");
 }
 
 // One line a pipeline stage: its layers, exits, share of the work and memory of each of its ranks.

@@ -166,7 +166,6 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   check_environment(options, folder);
   check_grid(grid, options, folder.config());
   const std::string device = own_device(options.device, launch);
-  comm::open_device(device);
   auto selected = select_exits(folder.exits(), options.exits, folder.config());
   const auto tokenizer = tokenizer::Tokenizer::load(folder.path());
   const int64_t separator = document_separator(*tokenizer, folder);

@@ -2,7 +2,9 @@
 
 #include <malloc.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <limits>
 
 namespace ee::train {
@@ -10,6 +12,12 @@ namespace ee::train {
 int64_t peak_memory() {
   rusage usage{};
   return ::getrusage(RUSAGE_SELF, &usage) == 0 ? int64_t{usage.ru_maxrss} * 1024 : 0;
+}
+
+int64_t resident_memory() {
+  std::ifstream statm("/proc/self/statm");  // pages: total, resident, ...
+  int64_t total = 0, resident = 0;
+  return statm >> total >> resident ? resident * ::sysconf(_SC_PAGESIZE) : 0;
 }
 
 void keep_freed_memory() {

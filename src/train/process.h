@@ -8,6 +8,9 @@ namespace ee::train {
 // The largest resident set so far, in bytes (Linux: VmHWM); 0 where the system does not tell.
 int64_t peak_memory();
 
+// The resident set now, in bytes; 0 where the system does not tell.
+int64_t resident_memory();
+
 // Makes glibc keep freed buffers instead of giving them back to the kernel: a step allocates the same large
 // buffers as the one before, and faulting their pages in again would cost more than filling them. Elsewhere
 // it does nothing.

@@ -75,13 +75,15 @@ class Run {
 
   int operator()() {
     for (;;) {
+      const auto begin = Clock::now();
       const Control control = exchange_control(engine_, decide(), report_);
+      const double waited = seconds_since(begin);  // for the stage before: part of a step
       log_step();
       if (control.evaluate && !evaluate()) continue;  // a signal came
       if (control.save) save();
       if (control.signal != 0) return stopped(control.signal);
       if (control.end) break;
-      step();
+      step(waited);
     }
     write_output();
     leave();
@@ -109,7 +111,7 @@ class Run {
            (options.every_minutes > 0 && seconds_since(saved_at_) >= 60 * options.every_minutes);
   }
 
-  void step() {
+  void step(double waited) {
     if (world_) {
       world_->set_context(fmt::format("step {}", state_.step + 1));
       world_->check();
@@ -117,7 +119,7 @@ class Run {
     const auto begin = Clock::now();
     report_ = Report(job_.exits.size(), engine_.stage(), engine_.step(job_.training, state_.step));
     ++state_.step;
-    step_seconds_ = seconds_since(begin);
+    step_seconds_ = waited + seconds_since(begin);
     report_.step = state_.step;
     state_.samples_consumed = state_.step * job_.options.batch.global_batch;
     state_.metric.reset();

@@ -39,7 +39,7 @@ struct Job {
 // `launch`, tokenizes the text or maps its cache (one process of a machine does it, the others wait), and
 // counts the steps. Writes nothing but the token cache. UserError: the output exists already, exits that are
 // not there or have nothing to train, tokenizer and model do not fit, no text, text shorter than one
-// sequence, a sequence length beyond the model's positions, a device that is not there, a grid that does not
+// sequence, a sequence length beyond the model's positions, a grid that does not
 // fit processes, model or batch.
 Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch = {});
 
