@@ -70,9 +70,9 @@ TEST(TuneConfig, ShippedConfigIsTheDemosRecipe) {
   expected.model.path = "build/demo/exits";
   expected.output = "build/demo/tuned";
   expected.data.train = {"/usr/share/doc/python3.11/html/_sources"};
-  expected.optimizer.lr = 1e-3;
+  expected.optimizer.lr = 2.5e-3;
   expected.schedule.warmup_steps = 10;
-  expected.steps = 130;
+  expected.steps = 120;
   EXPECT_EQ(options, expected);
 }
 
