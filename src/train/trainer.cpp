@@ -1,6 +1,7 @@
 #include "ee/train/trainer.h"
 
 #include <ATen/Parallel.h>
+#include <spdlog/spdlog.h>
 #include <chrono>
 
 #include "control.h"
@@ -120,6 +121,7 @@ class Run {
     report_ = Report(job_.exits.size(), engine_.stage(), engine_.step(job_.training, state_.step));
     ++state_.step;
     step_seconds_ = waited + seconds_since(begin);
+    waited_seconds_ = waited;
     report_.step = state_.step;
     state_.samples_consumed = state_.step * job_.options.batch.global_batch;
     state_.metric.reset();
@@ -127,7 +129,17 @@ class Run {
 
   void log_step() {
     if (log_ && report_.step > 0) log_->step(report_.step, to_result(report_), step_seconds_);
+    if (report_.step > 0 && ranks_ && job_.options.logging.all_ranks) log_rank();
     report_.step = 0;  // told
+  }
+
+  void log_rank() const {
+    if (state_.step % job_.options.logging.every_steps != 0) return;
+    const auto& at = ranks_->grid.position();
+    spdlog::info("rank {} (tensor {}, stage {}, data {})  step {}: {:.2f} s, of it {:.2f} s waiting for the stage "
+                 "before  peak {}",
+                 ranks_->grid.rank(), at.tensor, at.pipeline, at.data, state_.step, step_seconds_, waited_seconds_,
+                 base::format_bytes(static_cast<double>(peak_memory())));
   }
 
   bool evaluate() {
@@ -204,7 +216,7 @@ class Run {
   Engine engine_;
   std::optional<RunLog> log_;  // on the rank that reports
   Report report_;              // of the last step
-  double step_seconds_ = 0;
+  double step_seconds_ = 0, waited_seconds_ = 0;
   Clock::time_point saved_at_ = Clock::now();
   int64_t saved_step_ = 0;  // of the newest checkpoint; none is needed at step 0
 };

@@ -142,6 +142,7 @@ struct LoggingOptions {
   int64_t every_steps = 10;
   std::string directory;  // empty: <output>.logs
   bool tensorboard = true;
+  bool all_ranks = false;
   bool operator==(const LoggingOptions&) const = default;
 };
 
@@ -285,6 +286,7 @@ void visit(Visitor& v, LoggingOptions& o) {
   v(o.every_steps, "every_steps", "steps between log lines", at_least(1));
   v(o.directory, "directory", "folder of metrics.jsonl and event files; empty: the output's name + .logs");
   v(o.tensorboard, "tensorboard", "write TensorBoard event files");
+  v(o.all_ranks, "all_ranks", "every process prints its own line: time of a step, time spent waiting, memory");
 }
 
 template <typename Visitor>
