@@ -1,5 +1,5 @@
 // One rank of the tests in optimizer_test.cpp:
-//   ee_optimizer_worker <scenario> <clip>
+//   ee_optimizer_worker <scenario> <clip> <strict|free>
 // Checks its own results against an optimizer of a single process.
 #include <ATen/Parallel.h>
 
@@ -258,7 +258,7 @@ const std::map<std::string, std::function<void(const Rank&)>> kScenarios = {
 };
 
 int run(int argc, char** argv) {
-  EE_CHECK(argc == 3, "usage: ee_optimizer_worker scenario clip");
+  EE_CHECK(argc == 4, "usage: ee_optimizer_worker scenario clip strict|free");
   at::set_num_threads(1);
   const c10::AutoGradMode no_grad(false);
   const std::map<std::string, config::ClipMode> modes = {{"per_exit", config::ClipMode::per_exit},
@@ -267,6 +267,7 @@ int run(int argc, char** argv) {
   comm::WorldOptions world_options;
   world_options.peer_timeout = std::chrono::seconds(20);
   world_options.operation_timeout = std::chrono::seconds(30);
+  world_options.strict = std::string(argv[3]) == "strict";
   comm::World world(comm::detect_launch(), world_options);
   kScenarios.at(argv[1])({world, {.weight_decay = 0.1, .clip = modes.at(argv[2]), .clip_norm = 0.7}});
   return 0;
