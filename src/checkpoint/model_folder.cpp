@@ -182,8 +182,7 @@ model::Backbone load_backbone(const ModelFolder& folder, const LoadOptions& opti
   return backbone;
 }
 
-std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::Backbone& backbone,
-                                        const std::vector<int64_t>& layers, at::ScalarType dtype) {
+std::vector<config::ExitSpec> exits_at(const ModelFolder& folder, const std::vector<int64_t>& layers) {
   std::vector<config::ExitSpec> specs;
   for (const auto& spec : folder.exits().exits)
     if (layers.empty() || std::ranges::count(layers, spec.layer)) specs.push_back(spec);
@@ -194,6 +193,12 @@ std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::
       throw UserError("{} has no exit at layer {}; it has exits at {}", folder.path().string(), layer,
                       base::join(known, ", "));
     }
+  return specs;
+}
+
+std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::Backbone& backbone,
+                                        const std::vector<int64_t>& layers, at::ScalarType dtype) {
+  const std::vector<config::ExitSpec> specs = exits_at(folder, layers);
   std::vector<exits::ExitHead> exits(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
     exits[i].spec = specs[i];

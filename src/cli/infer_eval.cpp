@@ -4,6 +4,7 @@
 #include "ee/eval/evaluate.h"
 #include "infer_commands.h"
 #include "infer_model.h"
+#include "processes.h"
 
 namespace ee::cli {
 
@@ -22,6 +23,9 @@ int run_eval(const std::vector<std::string>& args) {
   line.value("sequences", "N", data.sequences, "at most so many sequences, from the beginning");
   line.value("sequence-length", "N", data.sequence_length, "tokens predicted in each");
   line.flag("json", json, "print one JSON object instead of a table");
+  if (!is_single_process("ee-infer eval")) {
+    return base::kExitUserError;
+  }
   if (!line.parse(args)) {
     return 0;
   }

@@ -1,36 +1,43 @@
-#include <unistd.h>
-
-#include <cstdio>
-#include <cstdlib>
-#include <iostream>
-#include <iterator>
+#include "infer_generate.h"
 
 #include "ee/base/error.h"
-#include "ee/base/file.h"
-#include "ee/data/documents.h"
-#include "ee/infer/generate.h"
-#include "ee/tokenizer/chat.h"
 #include "infer_commands.h"
-#include "infer_model.h"
-#include "infer_report.h"
+#include "processes.h"
 
 namespace ee::cli {
 
-namespace {
-
 using base::UserError;
 
-struct Arguments {
-  ModelArguments model;
-  std::optional<std::string> prompt, prompt_file, system;
-  bool chat = false, show_exits = false, json = false, probe = false;
-  int64_t seed = 0;
-  infer::GenerateOptions generate;
+namespace {
 
-  bool parse(const std::vector<std::string>& args);
-};
+void check_grid(const parallel::GridSizes& grid, int64_t processes) {
+  if (grid.tensor < 1 || grid.pipeline < 1) {
+    throw UserError("--tensor is {} and --pipeline is {}, expected at least 1", grid.tensor, grid.pipeline);
+  }
+  if (grid.world() != processes) {
+    throw UserError(
+        "--tensor {} x --pipeline {} are {} processes, but {} {} running; start {} (--spawn {}, torchrun, "
+        "srun, "
+        "mpirun), or change the sizes",
+        grid.tensor, grid.pipeline, grid.world(), processes, processes == 1 ? "is" : "are", grid.world(),
+        grid.world());
+  }
+}
 
-bool Arguments::parse(const std::vector<std::string>& args) {
+int generate_alone(const GenerateArguments& arguments) {
+  const std::string text = read_prompt(arguments);
+  const infer::Model model = arguments.model.load();
+  const auto tokenizer = arguments.model.load_tokenizer(model);
+  const std::vector<int64_t> prompt = encode_prompt(arguments, text, *tokenizer);
+  show(arguments, model, *tokenizer, [&](const infer::GenerateListener& listener) {
+    return infer::generate(model, *tokenizer, prompt, arguments.generate, listener);
+  });
+  return 0;
+}
+
+}  // namespace
+
+bool GenerateArguments::parse(const std::vector<std::string>& args, int64_t processes) {
   CommandLine line(
       "ee-infer --model DIR [--prompt TEXT] [options]",
       "Generates text. A token is made by the first exit whose largest probability reaches the "
@@ -58,9 +65,14 @@ bool Arguments::parse(const std::vector<std::string>& args) {
             "colour each token by the exit that made it; then a legend and a histogram");
   line.flag("json", json, "print one JSON object instead of text");
   line.flag("probe", probe, "print every exit's token and confidence at each position");
+  declare_spawn(line, spawn);
+  line.value("tensor", "N", grid.tensor, "processes that split every matrix");
+  line.value("pipeline", "N", grid.pipeline, "stages of processes that split the layers");
   if (!line.parse(args)) {
     return false;
   }
+  check_spawn(spawn);
+  check_grid(grid, spawn.value_or(processes));
   generate.sampling.seed = static_cast<uint64_t>(seed);
   generate.probe = probe;
   if (prompt && prompt_file) {
@@ -73,103 +85,28 @@ bool Arguments::parse(const std::vector<std::string>& args) {
     throw UserError(
         "--json and --show-exits are both given, expected one of them; --json names each token's exit");
   }
+  if (probe && grid.pipeline > 1) {
+    throw UserError("--probe wants every exit's opinion, but a pipeline skips exits; leave --pipeline out");
+  }
   infer::check_options(generate);
   return true;
 }
 
-std::string read_input() {
-  if (::isatty(STDIN_FILENO)) {
-    throw UserError("no prompt: give --prompt TEXT or --prompt-file FILE, or write it to standard input");
-  }
-  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
-}
-
-std::string read_prompt(const Arguments& arguments) {
-  std::string text;
-  if (arguments.prompt) {
-    text = *arguments.prompt;
-  } else {
-    text = arguments.prompt_file ? base::read_text_file(*arguments.prompt_file) : read_input();
-    if (text.ends_with('\n')) {
-      text.pop_back();
-    }
-  }
-  if (const size_t invalid = data::find_invalid_utf8(text); invalid < text.size()) {
-    throw UserError("the prompt is not UTF-8: byte {} is 0x{:02x}", invalid,
-                    static_cast<unsigned char>(text[invalid]));
-  }
-  return text;
-}
-
-std::string as_conversation(const Arguments& arguments, const std::string& text,
-                            const tokenizer::Tokenizer& tokenizer) {
-  if (tokenizer.chat_template().empty()) {
-    throw UserError(
-        "{} has no chat template (chat_template.jinja or tokenizer_config.json); leave --chat out",
-        arguments.model.folder);
-  }
-  std::vector<tokenizer::ChatMessage> messages;
-  if (arguments.system) {
-    messages.push_back({"system", *arguments.system});
-  }
-  messages.push_back({"user", text});
-  return tokenizer::render_chat(tokenizer.chat_template(), messages);
-}
-
-void print(std::string_view text) {
-  fmt::print("{}", text);
-  std::fflush(stdout);  // a token at a time, also into a pipe
-}
-
-void generate_for_people(const Arguments& arguments, const infer::Model& model,
-                         const tokenizer::Tokenizer& tokenizer, std::span<const int64_t> prompt) {
-  const ExitMarks marks(model, std::getenv("NO_COLOR") == nullptr);
-  std::vector<int64_t> exits;  // of each token
-  infer::GenerateListener listener;
-  listener.on_token = [&](const infer::GeneratedToken& token) {
-    if (arguments.probe) {
-      print(probe_line(model, tokenizer, exits.size(), token));
-    }
-    exits.push_back(token.exit);
-  };
-  listener.on_text = [&](size_t token, std::string_view text) {
-    if (!arguments.probe) {
-      print(arguments.show_exits ? marks.mark(exits.at(token), text) : text);
-    }
-  };
-  const infer::Generation generation =
-      infer::generate(model, tokenizer, prompt, arguments.generate, listener);
-  print(arguments.probe ? fmt::format("\n{}\n", generation.text) : "\n");
-  if (arguments.show_exits) {
-    print(fmt::format("\n{}{}", marks.legend(), exit_histogram(model, generation)));
-  }
-}
-
-}  // namespace
-
 int run_generate(const std::vector<std::string>& args) {
-  Arguments arguments;
-  if (!arguments.parse(args)) {
+  const comm::LaunchInfo launch = comm::detect_launch();
+  GenerateArguments arguments;
+  const auto parsed = one_speaks(launch.local_rank, [&] { return arguments.parse(args, launch.world_size); });
+  if (!parsed) {
+    return base::kExitUserError;
+  }
+  if (!*parsed) {
     return 0;
   }
-  std::string text = read_prompt(arguments);
-  const infer::Model model = arguments.model.load();
-  const auto tokenizer = arguments.model.load_tokenizer(model);
-  if (model.exits.empty() && arguments.generate.threshold < 1.0) {
-    fmt::print(stderr, "note: {} has no exits, --threshold changes nothing; ee-convert attach adds some\n",
-               arguments.model.folder);
+  if (arguments.spawn) {
+    check_input(arguments);  // the ranks have no terminal
+    return spawn_ranks(*arguments.spawn, args);
   }
-  if (arguments.chat) {
-    text = as_conversation(arguments, text, *tokenizer);
-  }
-  const std::vector<int64_t> prompt = infer::encode_prompt(*tokenizer, text);
-  if (arguments.json) {
-    const auto generation = infer::generate(model, *tokenizer, prompt, arguments.generate);
-    print(fmt::format("{}\n", generation_json(model, *tokenizer, generation)));
-  } else {
-    generate_for_people(arguments, model, *tokenizer, prompt);
-  }
-  return 0;
+  return launch.world_size > 1 ? generate_together(arguments, launch) : generate_alone(arguments);
 }
 
 }  // namespace ee::cli

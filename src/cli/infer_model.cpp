@@ -2,6 +2,9 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+#include <thread>
+
 #include "ee/base/error.h"
 #include "ee/config/exit_spec.h"
 #include "ee/config/model_config.h"
@@ -26,21 +29,33 @@ void ModelArguments::declare(CommandLine& line) {
   line.value("model", "DIR", folder, "model folder, with or without exits").required("model");
   line.value("exits", "LAYERS", exits, "only these exits, as 10,22 (default: all of the folder)");
   line.value("precision", "stored|f32|bf16", precision, "dtype of weights and computation");
-  line.value("threads", "N", threads, "threads that compute, 0: one per core");
+  line.value("threads", "N", threads,
+             "threads that compute, 0: one per core, divided among the processes of a machine");
 }
 
-infer::Model ModelArguments::load() const {
+void ModelArguments::set_threads(int64_t processes) const {
   if (threads < 0 || threads > kMostThreads) {
     throw base::UserError("option --threads: expected 0 to {}, got {}", kMostThreads, threads);
   }
   if (threads > 0) {
     at::set_num_threads(static_cast<int>(threads));
+  } else if (processes > 1) {
+    const auto cores = static_cast<int64_t>(std::thread::hardware_concurrency());
+    at::set_num_threads(static_cast<int>(std::max<int64_t>(1, cores / processes)));
   }
+}
+
+infer::LoadRequest ModelArguments::request() const {
   infer::LoadRequest request{.folder = folder, .precision = parse_precision(precision), .exits = {}};
   if (!exits.empty()) {
     request.exits = config::parse_layers(exits, config::read_model_config(folder).layers);
   }
-  return infer::load_model(request);
+  return request;
+}
+
+infer::Model ModelArguments::load() const {
+  set_threads(1);
+  return infer::load_model(request());
 }
 
 std::unique_ptr<tokenizer::Tokenizer> ModelArguments::load_tokenizer(const infer::Model& model) const {

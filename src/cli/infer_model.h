@@ -11,11 +11,14 @@ namespace ee::cli {
 struct ModelArguments {
   std::string folder;
   std::string precision = "stored";
-  std::string exits;  // "": all
-  int64_t threads = 0;
+  std::string exits;    // "": all
+  int64_t threads = 0;  // 0: its share of the cores
 
   void declare(CommandLine& line);
-  infer::Model load() const;  // also sets the number of threads
+  // UserError: a number of threads out of range. `processes`: on this machine, which share its cores.
+  void set_threads(int64_t processes) const;
+  infer::LoadRequest request() const;  // UserError: an unknown precision, layers out of range
+  infer::Model load() const;           // in a single process; also sets the number of threads
   std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const infer::Model& model) const;
 };
 

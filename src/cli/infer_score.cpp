@@ -8,6 +8,7 @@
 #include "ee/format/safetensors.h"
 #include "infer_commands.h"
 #include "infer_model.h"
+#include "processes.h"
 
 namespace ee::cli {
 
@@ -119,6 +120,9 @@ int run_score(const std::vector<std::string>& args) {
   line.value("output", "FILE", arguments.output, "JSON Lines to write").required("output");
   line.value("logits", "FILE", arguments.logits,
              "raw f32 logits of a single input line, before division by an exit's temperature");
+  if (!is_single_process("ee-infer score")) {
+    return base::kExitUserError;
+  }
   if (!line.parse(args)) {
     return 0;
   }

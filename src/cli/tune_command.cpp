@@ -4,18 +4,16 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 
 #include "cli_options.h"
-#include "ee/base/error.h"
 #include "ee/base/program.h"
 #include "ee/comm/device.h"
-#include "ee/comm/spawn.h"
 #include "ee/config/tune_config.h"
 #include "ee/train/cost.h"
 #include "ee/train/resume.h"
 #include "ee/train/simulate.h"
 #include "ee/train/trainer.h"
+#include "processes.h"
 
 namespace ee::cli {
 
@@ -37,8 +35,7 @@ struct TuneArguments {
     line.value("resume", "auto|none|PATH", resume,
                "continue from the newest checkpoint, from none, or from this one");
     line.value("threads", "N", threads, "threads that compute; replaces the option `threads`");
-    line.value("spawn", "N", spawn,
-               "start N processes on this machine (torchrun, srun and mpirun are recognized without it)");
+    declare_spawn(line, spawn);
     line.flag("print-config", print_config, "print every option with its value and stop");
     line.flag(
         "dry-run", dry_run,
@@ -49,25 +46,10 @@ struct TuneArguments {
     if (!line.parse(args)) return false;
     if (simulate && !dry_run) throw base::UserError("option --simulate goes with --dry-run");
     if (threads) sets.push_back(fmt::format("threads={}", *threads));
-    if (spawn && *spawn < 1) throw base::UserError("option --spawn: expected at least 1, got {}", *spawn);
+    check_spawn(spawn);
     return true;
   }
 };
-
-// The same command in each of `count` processes.
-int spawn_ranks(int64_t count, const std::vector<std::string>& args) {
-  if (const auto launch = comm::detect_launch(); launch.launcher != comm::Launcher::kNone)
-    throw base::UserError("option --spawn: {} has started this process already; leave one of the two out",
-                          comm::launcher_name(launch.launcher));
-  std::vector<std::string> command = {std::filesystem::read_symlink("/proc/self/exe").string()};
-  for (size_t i = 0; i < args.size(); ++i) {
-    if (args[i] == "--spawn")
-      ++i;
-    else if (!args[i].starts_with("--spawn="))
-      command.push_back(args[i]);
-  }
-  return comm::spawn_local(static_cast<int>(count), command);
-}
 
 // A dry run shows any grid without its processes.
 comm::LaunchInfo find_launch(const TuneArguments& arguments, const config::ParallelOptions& parallel) {
@@ -76,18 +58,6 @@ comm::LaunchInfo find_launch(const TuneArguments& arguments, const config::Paral
     launch.world_size =
         static_cast<int>(parallel.tensor * parallel.pipeline * std::max<int64_t>(1, parallel.data));
   return launch;
-}
-
-// All processes of a run find the same mistakes before they meet: the first of each machine speaks of them,
-// the others give nothing.
-template <typename Check>
-auto one_speaks(int local_rank, Check&& check) -> std::optional<decltype(check())> {
-  try {
-    return check();
-  } catch (const base::UserError&) {
-    if (local_rank == 0) throw;
-    return std::nullopt;
-  }
 }
 
 struct Prepared {

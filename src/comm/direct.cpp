@@ -2,7 +2,7 @@
 
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/maximum.h>
-#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 
@@ -22,8 +22,8 @@ void accumulate(at::Tensor& total, const at::Tensor& more, Reduce reduce) {
 
 // result <- all ranks' inputs [n] reduced in the order of the ranks. The result may be one of the inputs.
 void reduce_into(const at::Tensor& result, const std::vector<at::Tensor>& inputs, Reduce reduce) {
-  const c10::NoGradGuard no_grad;
-  if (inputs.size() == 2) {  // one addition is rounded once in any dtype, and commutes
+  const c10::InferenceMode no_autograd;  // which may be on another thread than the tensors were made on
+  if (inputs.size() == 2) {              // one addition is rounded once in any dtype, and commutes
     const bool second = result.is_same(inputs[1]);
     at::Tensor total = result;
     if (!second && !result.is_same(inputs[0])) total.copy_(inputs[0]);
@@ -95,7 +95,7 @@ Pending DirectCollectives::reduce_by_parts(const at::Tensor& tensor, Reduce redu
 }
 
 Pending DirectCollectives::all_gather(const at::Tensor& output, const at::Tensor& input) {
-  const c10::NoGradGuard no_grad;
+  const c10::InferenceMode no_autograd;
   const int64_t rows = input.size(0);
   const auto part = [&](int rank) { return output.slice(0, rank * rows, (rank + 1) * rows); };
   part(rank_).copy_(input);

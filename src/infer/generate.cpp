@@ -110,9 +110,8 @@ void check_options(const GenerateOptions& options) {
   StopStrings checks_them(options.stop);
 }
 
-void check_generate(const model::Backbone& backbone, std::span<const int64_t> prompt,
+void check_generate(const config::ModelConfig& config, std::span<const int64_t> prompt,
                     const GenerateOptions& options) {
-  const config::ModelConfig& config = backbone.config;
   const int64_t context = options.context == 0 ? config.max_positions : options.context;
   const auto length = static_cast<int64_t>(prompt.size());
   check_options(options);
@@ -138,31 +137,19 @@ void check_generate(const model::Backbone& backbone, std::span<const int64_t> pr
   }
 }
 
-Generation generate(const Model& model, const tokenizer::Tokenizer& tokenizer,
-                    std::span<const int64_t> prompt, const GenerateOptions& options,
-                    const GenerateListener& listener) {
-  check_generate(model.backbone, prompt, options);
+Generation generate(const NextToken& next, const config::ModelConfig& config,
+                    const tokenizer::Tokenizer& tokenizer, std::span<const int64_t> prompt,
+                    const GenerateOptions& options, const GenerateListener& listener) {
   Generation generation;
   generation.prompt_tokens = static_cast<int64_t>(prompt.size());
-  Engine engine(model.backbone, model.exits,
-                {.capacity = generation.prompt_tokens + options.max_new_tokens,
-                 .threshold = options.threshold,
-                 .probe = options.probe});
-  Sampler sampler(options.sampling);
   TextStream stream(options.stop, listener, generation.text);
-  const std::vector<int64_t> ends = end_tokens(model.backbone.config, tokenizer);
+  const std::vector<int64_t> ends = end_tokens(config, tokenizer);
 
   std::vector<int64_t> input(prompt.begin(), prompt.end());
   for (int64_t i = 0; i < options.max_new_tokens; ++i) {
     const auto start = Clock::now();
-    const Prediction prediction = engine.step(input);
-    GeneratedToken token{.id = sampler.sample(prediction.logits, prediction.token),
-                         .exit = prediction.exit,
-                         .confidence = prediction.confidence};
+    GeneratedToken token = next(input);
     token.milliseconds = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-    for (const Prediction& probe : engine.probes()) {
-      token.opinions.push_back({probe.exit, probe.token, probe.confidence});
-    }
     input = {token.id};
     generation.tokens.push_back(std::move(token));
     if (listener.on_token) {
@@ -180,6 +167,28 @@ Generation generate(const Model& model, const tokenizer::Tokenizer& tokenizer,
   }
   stream.finish();
   return generation;
+}
+
+Generation generate(const Model& model, const tokenizer::Tokenizer& tokenizer,
+                    std::span<const int64_t> prompt, const GenerateOptions& options,
+                    const GenerateListener& listener) {
+  check_generate(model.backbone.config, prompt, options);
+  Engine engine(model.backbone, model.exits,
+                {.capacity = static_cast<int64_t>(prompt.size()) + options.max_new_tokens,
+                 .threshold = options.threshold,
+                 .probe = options.probe});
+  Sampler sampler(options.sampling);
+  const auto next = [&](std::span<const int64_t> tokens) {
+    const Prediction prediction = engine.step(tokens);
+    GeneratedToken token{.id = sampler.sample(prediction.logits, prediction.token),
+                         .exit = prediction.exit,
+                         .confidence = prediction.confidence};
+    for (const Prediction& probe : engine.probes()) {
+      token.opinions.push_back({probe.exit, probe.token, probe.confidence});
+    }
+    return token;
+  };
+  return generate(next, model.backbone.config, tokenizer, prompt, options, listener);
 }
 
 }  // namespace ee::infer

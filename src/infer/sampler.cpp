@@ -10,6 +10,8 @@ namespace ee::infer {
 
 namespace {
 
+constexpr uint64_t kStep = 0x9e3779b97f4a7c15ULL;  // of a splitmix64 state, one a token
+
 struct Candidate {
   int64_t token;
   double weight;  // proportional to the probability
@@ -66,13 +68,15 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), state_(opt
   check_sampling(options);
 }
 
-// splitmix64 (Steele, Lea, Flood 2014): small, portable, and its state is the number of draws plus the seed.
+// splitmix64 (Steele, Lea, Flood 2014): small, portable, and its state is the seed plus a constant per draw.
 double Sampler::uniform() {
-  uint64_t z = (state_ += 0x9e3779b97f4a7c15ULL);
+  uint64_t z = (state_ += kStep);
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
   return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1.0p-53;
 }
+
+void Sampler::skip() { state_ += kStep; }
 
 int64_t Sampler::sample(const at::Tensor& logits, int64_t most_probable) {
   if (options_.temperature == 0.0) {

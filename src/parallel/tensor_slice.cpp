@@ -81,8 +81,8 @@ void check_tensor_split(const config::ModelConfig& config, int64_t ranks, int64_
   if (sequence_length % ranks != 0)
     problems.push_back(fmt::format("batch.sequence_length {} (parallel.sequence)", sequence_length));
   if (!problems.empty())
-    throw base::UserError("parallel.tensor {} does not divide {}; choose another number of tensor ranks",
-                          ranks, base::join(problems, ", "));
+    throw base::UserError("tensor size {} does not divide {}; choose another number of tensor ranks", ranks,
+                          base::join(problems, ", "));
 }
 
 }  // namespace ee::parallel

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "stage_link.h"
-
 namespace ee::train {
 
 namespace {
@@ -43,7 +41,7 @@ Control exchange_control(Engine& engine, const Control& control, Report& report)
   const size_t exits = report.losses.size();
   std::vector<double> numbers;  // control, then losses and norms of all exits
   if (ranks->grid.is_first_stage()) {
-    numbers = gather_numbers(ranks->stage, to_numbers(control), ranks->device).front();
+    numbers = parallel::gather_numbers(ranks->stage, to_numbers(control), ranks->device).front();
     numbers.resize(kControlNumbers + 2 * exits);
   } else {
     numbers = engine.link()->receive_numbers(kControlNumbers + 2 * exits);

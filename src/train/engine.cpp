@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "ee/exits/exit_loss.h"
-#include "stage_link.h"
 #include "stage_walk.h"
 
 namespace ee::train {
@@ -65,7 +64,7 @@ Engine::Engine(Stage stage, model::Backbone backbone, std::vector<exits::ExitHea
       exits_(std::move(exits)),
       options_(options),
       ranks_(ranks),
-      link_(ranks ? std::make_unique<StageLink>(*ranks, options.parallel.in_flight) : nullptr),
+      link_(ranks ? std::make_unique<parallel::StageLink>(*ranks, options.parallel.in_flight) : nullptr),
       optimizer_(options.optimizer, parameters_of(backbone_, exits_, ranks), reduce_ranks(ranks),
                  options.parallel.shard_optimizer),
       learning_rate_(options.optimizer, options.schedule, steps),
@@ -91,7 +90,7 @@ StepResult Engine::step(const data::BatchSource& source, int64_t step) {
     accumulate(source.at(sample, micro_batch), scale, i + data_ranks() >= micro_batches, result.losses);
   }
   for (double& loss : result.losses) loss /= static_cast<double>(micro_batches);
-  if (ranks_) result.losses = sum_numbers(ranks_->data, result.losses, ranks_->device);
+  if (ranks_) result.losses = parallel::sum_numbers(ranks_->data, result.losses, ranks_->device);
   result.gradient_norms = optimizer_.step(result.learning_rate, step);
   if (ranks_ && options_.parallel.schedule == config::PipelineSchedule::flush) ranks_->pipeline.barrier();
   return result;

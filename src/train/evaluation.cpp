@@ -29,7 +29,7 @@ struct Sums {
     numbers.insert(numbers.end(), agree.begin(), agree.end());
     numbers.push_back(final_loss);
     for (const comm::Group* group : {&ranks.pipeline, &ranks.data})
-      numbers = sum_numbers(*group, numbers, ranks.device);
+      numbers = parallel::sum_numbers(*group, numbers, ranks.device);
     const auto exits = static_cast<std::ptrdiff_t>(loss.size());
     std::copy_n(numbers.begin(), exits, loss.begin());
     std::copy_n(numbers.begin() + exits, exits, agree.begin());

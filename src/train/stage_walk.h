@@ -6,8 +6,8 @@
 
 #include "ee/data/packing.h"
 #include "ee/exits/exit_head.h"
+#include "ee/parallel/stage_link.h"
 #include "ee/train/stages.h"
-#include "stage_link.h"
 
 namespace ee::train {
 
@@ -15,7 +15,7 @@ struct StageView {
   const Stage& stage;
   const model::Backbone& backbone;
   const std::vector<exits::ExitHead>& exits;  // of the stage
-  StageLink* link;                            // null: the only stage
+  parallel::StageLink* link;                  // null: the only stage
 };
 
 // Embeds the batch or receives its stream, runs the stage's layers up to `depth` without autograd, and calls

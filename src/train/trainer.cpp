@@ -14,7 +14,6 @@
 #include "grid_state.h"
 #include "process.h"
 #include "run_log.h"
-#include "stage_link.h"
 
 namespace ee::train {
 
@@ -226,7 +225,7 @@ void check_agreement(const Job& job, const parallel::Ranks& ranks, int64_t first
   const std::vector<double> own = {static_cast<double>(first_step), static_cast<double>(job.steps),
                                    static_cast<double>(job.corpus->tokens()),
                                    static_cast<double>(job.training.sequences().size())};
-  if (const auto all = gather_numbers(ranks.all, own, ranks.device); all.front() != own)
+  if (const auto all = parallel::gather_numbers(ranks.all, own, ranks.device); all.front() != own)
     throw base::UserError(
         "rank {} starts at step {} with {} training tokens, but rank 0 at step {} with {}; all machines must "
         "see "

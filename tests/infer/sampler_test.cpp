@@ -93,6 +93,16 @@ TEST(Sampler, TheSeedDeterminesTheDraws) {
   EXPECT_NE(draw({.temperature = 1.0, .seed = 7}, 50), draw({.temperature = 1.0, .seed = 8}, 50));
 }
 
+TEST(Sampler, SkippedTokensTakeTheirRandomNumbersWithThem) {
+  const SamplingOptions options{.temperature = 1.0, .seed = 5};
+  const std::vector<int64_t> all = draw(options, 40);
+  Sampler odd(options);
+  for (size_t i = 0; i < all.size(); i += 2) {
+    odd.skip();
+    EXPECT_EQ(odd.sample(logits(), 1), all[i + 1]) << "token " << i + 1;
+  }
+}
+
 TEST(Sampler, SurvivesExtremeLogits) {
   Sampler sampler({.temperature = 1e-3, .seed = 1});
   EXPECT_EQ(sampler.sample(at::tensor({-1e30f, 80.f, 79.f, -INFINITY}), 1), 1);

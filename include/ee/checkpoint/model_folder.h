@@ -60,6 +60,10 @@ struct LoadOptions {
 // The layers asked for, embedding, final norm and head. Tensors are copies: the folder may be closed after.
 model::Backbone load_backbone(const ModelFolder& folder, const LoadOptions& options);
 
+// What the folder says of its exits at `layers` (empty: all), in ascending order. UserError: one it does not
+// have.
+std::vector<config::ExitSpec> exits_at(const ModelFolder& folder, const std::vector<int64_t>& layers);
+
 // The exits at `layers` (empty: all), in ascending order, their own tensors in `dtype` (this tensor rank's
 // slices), shared ones bound to the backbone.
 std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::Backbone& backbone,

@@ -64,7 +64,6 @@ class Engine {
   at::Tensor take_pending(size_t exit, const at::Tensor& rows);
   std::optional<Prediction> visit_exit(size_t index, const model::LayerTrace& trace, const at::Tensor& rows,
                                        bool predict);
-  Prediction final_prediction(const at::Tensor& rows) const;
 
   const model::Backbone& backbone_;
   std::span<const exits::ExitHead> exits_;

@@ -29,7 +29,7 @@ void check_options(const GenerateOptions& options);
 
 // UserError: as check_options(); context beyond the model's positions, an empty prompt, a token outside the
 // vocabulary, prompt and new tokens longer than the context.
-void check_generate(const model::Backbone& backbone, std::span<const int64_t> prompt,
+void check_generate(const config::ModelConfig& config, std::span<const int64_t> prompt,
                     const GenerateOptions& options);
 
 struct ExitOpinion {
@@ -66,8 +66,17 @@ struct GenerateListener {
   std::function<void(size_t token, std::string_view text)> on_text;
 };
 
-// Ends after an end-of-text token (of config.json, generation_config.json or the tokenizer), a stop string,
-// or max_new_tokens. Calls check_generate() first.
+// Appends tokens to what came before and gives the next one, all of GeneratedToken but the time.
+using NextToken = std::function<GeneratedToken(std::span<const int64_t> tokens)>;
+
+// The loop itself, whoever makes the tokens. Ends after an end-of-text token (of config.json,
+// generation_config.json or the tokenizer), a stop string, or max_new_tokens. check_generate() has passed.
+Generation generate(const NextToken& next, const config::ModelConfig& config,
+                    const tokenizer::Tokenizer& tokenizer, std::span<const int64_t> prompt,
+                    const GenerateOptions& options, const GenerateListener& listener = {});
+
+// With an Engine in this process; tensor ranks all call it, with the same arguments, and get the same. Calls
+// check_generate() first.
 Generation generate(const Model& model, const tokenizer::Tokenizer& tokenizer,
                     std::span<const int64_t> prompt, const GenerateOptions& options,
                     const GenerateListener& listener = {});

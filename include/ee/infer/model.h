@@ -10,6 +10,7 @@
 #include "ee/config/tune_options.h"
 #include "ee/exits/exit_head.h"
 #include "ee/model/backbone.h"
+#include "ee/parallel/rank_grid.h"
 #include "ee/tokenizer/tokenizer.h"
 
 namespace ee::infer {
@@ -18,11 +19,15 @@ struct LoadRequest {
   std::filesystem::path folder;
   config::Precision precision = config::Precision::stored;
   std::vector<int64_t> exits;  // their layers; empty: all the folder has
+  // On a grid of processes: this rank's slices of the layers and exits of pipeline stage `stage`, no more.
+  parallel::TensorRanks tensor = {};
+  int64_t stage = 0, stages = 1;
 };
 
 struct Model {
-  model::Backbone backbone;
-  std::vector<exits::ExitHead> exits;  // ascending by layer; empty for a folder without exits
+  model::Backbone backbone;            // on a pipeline stage only its layers
+  std::vector<exits::ExitHead> exits;  // ascending by layer; empty for a folder without exits. Those of other
+                                       // stages have a spec and no tensors
 
   std::string exit_name(int64_t exit) const;  // "10", or "final" for kFinalLayer
   int64_t exit_depth(int64_t exit) const;     // how many layers run before it can be evaluated
@@ -30,6 +35,13 @@ struct Model {
 
 // UserError: as checkpoint::ModelFolder says; a requested exit that the folder does not have.
 Model load_model(const LoadRequest& request);
+
+// The same look at the folder without reading weights, for every process of a grid before they meet.
+// UserError also: tensor ranks that the model's sizes do not allow, more pipeline stages than layers.
+config::ModelConfig check_model(const LoadRequest& request, const parallel::GridSizes& sizes);
+
+// Whether an exit belongs to the pipeline stage of these layers. One in front of layer 1 is the first's.
+bool is_on_stage(const config::ExitSpec& exit, int64_t first_layer, int64_t last_layer);
 
 // The folder's tokenizer. UserError: none there, or it knows more tokens than the model's vocabulary.
 std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const std::filesystem::path& folder,

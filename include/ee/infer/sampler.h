@@ -26,6 +26,10 @@ class Sampler {
   // logits [vocab], f32, on the CPU. `most_probable` is their argmax: what greedy decoding returns.
   int64_t sample(const at::Tensor& logits, int64_t most_probable);
 
+  // In place of sample() for a token that another process chooses: afterwards both have the same random
+  // numbers ahead.
+  void skip();
+
  private:
   double uniform();  // [0, 1), 53 bits
 

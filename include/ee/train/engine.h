@@ -12,12 +12,10 @@
 #include "ee/model/backbone.h"
 #include "ee/optim/optimizer.h"
 #include "ee/optim/schedules.h"
-#include "ee/parallel/ranks.h"
+#include "ee/parallel/stage_link.h"
 #include "ee/train/stages.h"
 
 namespace ee::train {
-
-class StageLink;
 
 struct StepResult {
   std::vector<double> losses;          // of each exit: mean over the step's tokens, before weights
@@ -51,7 +49,7 @@ class Engine {
   optim::Optimizer& optimizer() { return optimizer_; }  // one group an exit, in the same order
   const optim::Optimizer& optimizer() const { return optimizer_; }
   const parallel::Ranks* ranks() const { return ranks_; }
-  StageLink* link() { return link_.get(); }  // null in a single process
+  parallel::StageLink* link() { return link_.get(); }  // null in a single process
 
  private:
   int64_t data_rank() const { return ranks_ ? ranks_->data.rank() : 0; }
@@ -64,7 +62,7 @@ class Engine {
   std::vector<exits::ExitHead> exits_;
   config::TuneOptions options_;
   const parallel::Ranks* ranks_;
-  std::unique_ptr<StageLink> link_;
+  std::unique_ptr<parallel::StageLink> link_;
   optim::Optimizer optimizer_;
   optim::LearningRate learning_rate_;
   int64_t steps_;

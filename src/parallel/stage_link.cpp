@@ -1,10 +1,10 @@
-#include "stage_link.h"
+#include "ee/parallel/stage_link.h"
 
 #include <ATen/ops/empty.h>
 
 #include <cstring>
 
-namespace ee::train {
+namespace ee::parallel {
 
 namespace {
 
@@ -23,15 +23,24 @@ std::vector<double> from_bytes(const at::Tensor& tensor) {
 
 }  // namespace
 
-at::Tensor StageLink::receive(at::IntArrayRef sizes, const at::TensorOptions& options) const {
+at::Tensor StageLink::receive_from(int stage, at::IntArrayRef sizes, const at::TensorOptions& options) const {
   const at::Tensor tensor = at::empty(sizes, options);
-  ranks_.pipeline.receive(tensor, ranks_.pipeline.rank() - 1);
+  ranks_.pipeline.receive(tensor, stage);
   return tensor;
 }
 
+at::Tensor StageLink::receive(at::IntArrayRef sizes, const at::TensorOptions& options) const {
+  return receive_from(ranks_.pipeline.rank() - 1, sizes, options);
+}
+
 std::vector<double> StageLink::receive_numbers(size_t count) const {
+  return receive_numbers_from(ranks_.pipeline.rank() - 1, count);
+}
+
+std::vector<double> StageLink::receive_numbers_from(int64_t stage, size_t count) const {
   const auto bytes = static_cast<int64_t>(count * sizeof(double));
-  return from_bytes(receive({bytes}, at::TensorOptions(at::kByte).device(ranks_.device)));
+  return from_bytes(
+      receive_from(static_cast<int>(stage), {bytes}, at::TensorOptions(at::kByte).device(ranks_.device)));
 }
 
 void StageLink::send(const at::Tensor& tensor) {
@@ -41,6 +50,10 @@ void StageLink::send(const at::Tensor& tensor) {
 
 void StageLink::send_numbers(const std::vector<double>& numbers) {
   post(to_bytes(numbers, ranks_.device), /*counts=*/false);
+}
+
+void StageLink::send_numbers_to_first(const std::vector<double>& numbers) const {
+  ranks_.pipeline.send(to_bytes(numbers, ranks_.device), 0);
 }
 
 void StageLink::finish() {
@@ -79,4 +92,4 @@ std::vector<double> sum_numbers(const comm::Group& group, const std::vector<doub
   return sum;
 }
 
-}  // namespace ee::train
+}  // namespace ee::parallel

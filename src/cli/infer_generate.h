@@ -1,0 +1,48 @@
+// The parts of `ee-infer generate`: its options, the prompt, what it shows, and its work on several
+// processes.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ee/comm/launch.h"
+#include "ee/infer/generate.h"
+#include "ee/parallel/rank_grid.h"
+#include "infer_model.h"
+
+namespace ee::cli {
+
+struct GenerateArguments {
+  ModelArguments model;
+  std::optional<std::string> prompt, prompt_file, system;
+  bool chat = false, show_exits = false, json = false, probe = false;
+  int64_t seed = 0;
+  infer::GenerateOptions generate;
+  std::optional<int64_t> spawn;
+  parallel::GridSizes grid;  // of the processes that generate together
+
+  // False when --help has been printed. `processes`: that were started, without --spawn.
+  bool parse(const std::vector<std::string>& args, int64_t processes);
+};
+
+// UserError: the prompt would have to be typed into a terminal.
+void check_input(const GenerateArguments& arguments);
+
+// The text to continue. UserError: as check_input(); not UTF-8.
+std::string read_prompt(const GenerateArguments& arguments);
+
+// Its tokens, with --chat those of the conversation. UserError: no chat template.
+std::vector<int64_t> encode_prompt(const GenerateArguments& arguments, const std::string& text,
+                                   const tokenizer::Tokenizer& tokenizer);
+
+// Runs `generate` and prints what it makes as the options want it.
+using Generate = std::function<infer::Generation(const infer::GenerateListener& listener)>;
+void show(const GenerateArguments& arguments, const infer::Model& model,
+          const tokenizer::Tokenizer& tokenizer, const Generate& generate);
+
+// This process's part in a run of several; rank 0 reads the prompt and prints. Returns the exit code.
+int generate_together(const GenerateArguments& arguments, const comm::LaunchInfo& launch);
+
+}  // namespace ee::cli

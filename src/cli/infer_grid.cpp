@@ -1,0 +1,90 @@
+#include <exception>
+
+#include "ee/comm/world.h"
+#include "ee/infer/pipeline_engine.h"
+#include "infer_generate.h"
+#include "processes.h"
+
+namespace ee::cli {
+
+namespace {
+
+// Rank 0's prompt to all.
+void share(const parallel::Ranks& ranks, std::vector<int64_t>& prompt) {
+  const auto options = at::TensorOptions(at::kLong).device(ranks.device);
+  const at::Tensor size = at::full({1}, static_cast<int64_t>(prompt.size()), options);
+  ranks.all.broadcast(size, 0);
+  prompt.resize(static_cast<size_t>(size.item<int64_t>()));
+  const at::Tensor tokens = at::tensor(prompt, at::kLong).to(ranks.device);
+  ranks.all.broadcast(tokens, 0);
+  const at::Tensor here = tokens.cpu();
+  std::copy_n(here.const_data_ptr<int64_t>(), prompt.size(), prompt.begin());
+}
+
+std::vector<int64_t> checked_prompt(const GenerateArguments& arguments, const config::ModelConfig& config) {
+  const std::string text = read_prompt(arguments);
+  const auto tokenizer = infer::load_tokenizer(arguments.model.folder, config);
+  std::vector<int64_t> prompt = encode_prompt(arguments, text, *tokenizer);
+  infer::check_generate(config, prompt, arguments.generate);
+  return prompt;
+}
+
+// Loads this rank's part and generates.
+void generate_on(const parallel::Ranks& ranks, const GenerateArguments& arguments,
+                 std::span<const int64_t> prompt) {
+  infer::LoadRequest request = arguments.model.request();
+  request.tensor = ranks.tensor;
+  request.stage = ranks.grid.position().pipeline;
+  request.stages = ranks.grid.sizes().pipeline;
+  const infer::Model model = infer::load_model(request);
+  std::unique_ptr<tokenizer::Tokenizer> tokenizer;
+  if (ranks.grid.is_first_stage()) {
+    tokenizer = arguments.model.load_tokenizer(model);
+  }
+  const auto generate = [&](const infer::GenerateListener& listener) {
+    return infer::generate_on_ranks(model, ranks, tokenizer.get(), prompt, arguments.generate, listener);
+  };
+  if (ranks.is_first()) {
+    show(arguments, model, *tokenizer,
+         [&](const infer::GenerateListener& listener) { return generate(listener).value(); });
+  } else {
+    generate({});
+  }
+}
+
+}  // namespace
+
+int generate_together(const GenerateArguments& arguments, const comm::LaunchInfo& launch) {
+  const auto config = one_speaks(launch.local_rank, [&] {
+    arguments.model.set_threads(launch.local_world_size);
+    return infer::check_model(arguments.model.request(), arguments.grid);
+  });
+  if (!config) {
+    return base::kExitUserError;
+  }
+  // Only rank 0 knows what is wrong with its prompt. An empty one tells the others, and rank 0 complains when
+  // all have left: no rank is lost.
+  std::exception_ptr refusal;
+  std::vector<int64_t> prompt;
+  {
+    comm::World world(launch);
+    const parallel::Ranks ranks(world, arguments.grid, /*sequence=*/false, /*kv_copies=*/1);
+    if (ranks.is_first()) {
+      try {
+        prompt = checked_prompt(arguments, *config);
+      } catch (const base::UserError&) {
+        refusal = std::current_exception();
+      }
+    }
+    share(ranks, prompt);
+    if (!prompt.empty()) {
+      generate_on(ranks, arguments, prompt);
+    }
+  }
+  if (refusal) {
+    std::rethrow_exception(refusal);
+  }
+  return prompt.empty() ? base::kExitUserError : 0;
+}
+
+}  // namespace ee::cli

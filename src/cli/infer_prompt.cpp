@@ -1,0 +1,68 @@
+#include <unistd.h>
+
+#include <iostream>
+#include <iterator>
+
+#include "ee/base/error.h"
+#include "ee/base/file.h"
+#include "ee/data/documents.h"
+#include "ee/tokenizer/chat.h"
+#include "infer_generate.h"
+
+namespace ee::cli {
+
+using base::UserError;
+
+namespace {
+
+std::string read_input() {
+  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+}
+
+std::string as_conversation(const GenerateArguments& arguments, const std::string& text,
+                            const tokenizer::Tokenizer& tokenizer) {
+  if (tokenizer.chat_template().empty()) {
+    throw UserError(
+        "{} has no chat template (chat_template.jinja or tokenizer_config.json); leave --chat out",
+        arguments.model.folder);
+  }
+  std::vector<tokenizer::ChatMessage> messages;
+  if (arguments.system) {
+    messages.push_back({"system", *arguments.system});
+  }
+  messages.push_back({"user", text});
+  return tokenizer::render_chat(tokenizer.chat_template(), messages);
+}
+
+}  // namespace
+
+void check_input(const GenerateArguments& arguments) {
+  if (!arguments.prompt && !arguments.prompt_file && ::isatty(STDIN_FILENO)) {
+    throw UserError("no prompt: give --prompt TEXT or --prompt-file FILE, or write it to standard input");
+  }
+}
+
+std::string read_prompt(const GenerateArguments& arguments) {
+  check_input(arguments);
+  std::string text;
+  if (arguments.prompt) {
+    text = *arguments.prompt;
+  } else {
+    text = arguments.prompt_file ? base::read_text_file(*arguments.prompt_file) : read_input();
+    if (text.ends_with('\n')) {
+      text.pop_back();
+    }
+  }
+  if (const size_t invalid = data::find_invalid_utf8(text); invalid < text.size()) {
+    throw UserError("the prompt is not UTF-8: byte {} is 0x{:02x}", invalid,
+                    static_cast<unsigned char>(text[invalid]));
+  }
+  return text;
+}
+
+std::vector<int64_t> encode_prompt(const GenerateArguments& arguments, const std::string& text,
+                                   const tokenizer::Tokenizer& tokenizer) {
+  return infer::encode_prompt(tokenizer, arguments.chat ? as_conversation(arguments, text, tokenizer) : text);
+}
+
+}  // namespace ee::cli

@@ -1,0 +1,84 @@
+#include "engine_parts.h"
+
+#include <cmath>
+
+#include "ee/base/error.h"
+
+namespace ee::infer {
+
+namespace {
+
+at::Tensor last_row(const at::Tensor& rows) {  // [1, seq, hidden] -> [1, 1, hidden]
+  return rows.defined() ? rows.narrow(1, rows.size(1) - 1, 1) : rows;
+}
+
+model::LayerTrace last_row(const model::LayerTrace& trace) {
+  return {last_row(trace.post_attention), last_row(trace.mlp_input), last_row(trace.output)};
+}
+
+Prediction make_prediction(int64_t exit, const at::Tensor& logits) {
+  Prediction prediction{.exit = exit, .logits = logits.reshape({-1}).to(at::kCPU, at::kFloat)};
+  prediction.token = prediction.logits.argmax().item<int64_t>();
+  const double largest = prediction.logits[prediction.token].item<double>();
+  prediction.confidence = std::exp(largest - at::logsumexp(prediction.logits, {0}).item<double>());
+  return prediction;
+}
+
+model::LayerCache allocate(const model::Backbone& backbone, int64_t capacity) {
+  return model::LayerCache::allocate(backbone.config, /*batch=*/1, capacity, backbone.options(),
+                                     backbone.ranks);
+}
+
+}  // namespace
+
+std::vector<model::LayerCache> layer_caches(const model::Backbone& backbone, int64_t capacity) {
+  EE_CHECK(capacity > 0 && capacity <= backbone.rope.cos.size(0),
+           "capacity {} but the RoPE table has {} positions", capacity, backbone.rope.cos.size(0));
+  std::vector<model::LayerCache> caches;
+  for (size_t i = 0; i < backbone.layers.size(); ++i) {
+    caches.push_back(allocate(backbone, capacity));
+  }
+  return caches;
+}
+
+std::vector<model::LayerCache> exit_caches(const model::Backbone& backbone,
+                                           std::span<const exits::ExitHead> exits, int64_t capacity) {
+  std::vector<model::LayerCache> caches(exits.size());
+  for (size_t i = 0; i < exits.size(); ++i) {
+    if (exits[i].spec.kind == config::ExitKind::layer) {
+      caches[i] = allocate(backbone, capacity);
+    }
+  }
+  return caches;
+}
+
+std::optional<Prediction> ask_exit(const model::Backbone& backbone, const exits::ExitHead& exit,
+                                   int64_t index, const model::LayerTrace& trace, const at::Tensor& rows,
+                                   model::LayerCache& own_cache, bool predict) {
+  const bool caches = exit.spec.kind == config::ExitKind::layer;
+  if (!rows.defined() || (!predict && !caches)) {
+    return std::nullopt;
+  }
+  const exits::ExitInput input =
+      caches ? exits::ExitInput{rows, {}} : exits::exit_input(exit.spec, last_row(trace));
+  const at::Tensor hidden = exit.forward(backbone, input, caches ? &own_cache : nullptr);
+  if (!predict) {
+    return std::nullopt;
+  }
+  return make_prediction(index, exit.logits(backbone, last_row(hidden)));
+}
+
+Prediction ask_final_layer(const model::Backbone& backbone, const at::Tensor& rows) {
+  const at::Tensor normed =
+      model::rms_norm(last_row(rows), backbone.final_norm, backbone.config.rms_norm_eps);
+  return make_prediction(kFinalLayer, backbone.ranks.gather_vocabulary(at::linear(normed, backbone.head),
+                                                                       backbone.config.vocab_size));
+}
+
+at::Tensor as_ids(const model::Backbone& backbone, std::span<const int64_t> tokens) {
+  return at::tensor(at::ArrayRef<int64_t>(tokens.data(), tokens.size()), at::kLong)
+      .view({1, static_cast<int64_t>(tokens.size())})
+      .to(backbone.device());
+}
+
+}  // namespace ee::infer

@@ -1,0 +1,32 @@
+// What the engine of one process and that of a pipeline stage share.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "ee/infer/engine.h"
+
+namespace ee::infer {
+
+// Empty KV caches for one sequence of up to `capacity` tokens: of the backbone's layers, and of each exit
+// that is a decoder layer (undefined for the others).
+std::vector<model::LayerCache> layer_caches(const model::Backbone& backbone, int64_t capacity);
+std::vector<model::LayerCache> exit_caches(const model::Backbone& backbone,
+                                           std::span<const exits::ExitHead> exits, int64_t capacity);
+
+// What an exit says about the token behind the last row. `trace`: of the layer that the exit listens to.
+// `rows` [1, seq, hidden] (undefined: none): what leaves that layer, with rows in front that came to the exit
+// earlier. Only an exit that is a decoder layer sees all rows, also when nothing is to be predicted: they
+// belong into `own_cache`, its own KV cache.
+std::optional<Prediction> ask_exit(const model::Backbone& backbone, const exits::ExitHead& exit,
+                                   int64_t index, const model::LayerTrace& trace, const at::Tensor& rows,
+                                   model::LayerCache& own_cache, bool predict);
+
+// What the model's own head says. `rows` [1, seq, hidden]: what leaves the last layer.
+Prediction ask_final_layer(const model::Backbone& backbone, const at::Tensor& rows);
+
+// [1, tokens] i64 on the backbone's device.
+at::Tensor as_ids(const model::Backbone& backbone, std::span<const int64_t> tokens);
+
+}  // namespace ee::infer
