@@ -55,9 +55,16 @@ struct TuneArguments {
 comm::LaunchInfo find_launch(const TuneArguments& arguments, const config::ParallelOptions& parallel) {
   comm::LaunchInfo launch = comm::detect_launch();
   if (arguments.dry_run && launch.world_size == 1)
-    launch.world_size =
-        static_cast<int>(parallel.tensor * parallel.pipeline * std::max<int64_t>(1, parallel.data));
+    launch.world_size = static_cast<int>(
+        arguments.spawn.value_or(parallel.tensor * parallel.pipeline * std::max<int64_t>(1, parallel.data)));
   return launch;
+}
+
+// "cuda" gives each process of a machine a GPU of its own. All of them look for the last one's, so that all
+// find the same mistake.
+void check_device(const std::string& device, const comm::LaunchInfo& launch) {
+  const bool several = device == "cuda" && launch.local_world_size > 1;
+  comm::open_device(several ? fmt::format("cuda:{}", launch.local_world_size - 1) : device);
 }
 
 struct Prepared {
@@ -70,14 +77,13 @@ Prepared prepare(const config::TuneOptions& options, const TuneArguments& argume
   const auto warn = [&](const std::string& text) {
     if (launch.rank == 0) spdlog::warn("warning: {}", text);
   };
+  if (!arguments.dry_run) check_device(options.device, launch);  // before the text is read
   Prepared prepared{.job = train::prepare_job(options, launch), .checkpoint = {}};
   if (launch.rank == 0) {
     fmt::print("{}", train::describe(prepared.job, train::estimate_cost(prepared.job)));
     std::fflush(stdout);
   }
-  if (arguments.dry_run) return prepared;
-  comm::open_device(prepared.job.device);
-  prepared.checkpoint = train::find_checkpoint(prepared.job, arguments.resume, warn);
+  if (!arguments.dry_run) prepared.checkpoint = train::find_checkpoint(prepared.job, arguments.resume, warn);
   return prepared;
 }
 

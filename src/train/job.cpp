@@ -91,7 +91,7 @@ std::string own_device(const std::string& device, const comm::LaunchInfo& launch
 }
 
 void check_grid(const parallel::GridSizes& grid, const config::TuneOptions& options,
-                const config::ModelConfig& model) {
+                const config::ModelConfig& model, const std::vector<config::ExitSpec>& exits) {
   parallel::check_tensor_split(model, grid.tensor,
                                options.parallel.sequence ? options.batch.sequence_length : 0);
   const int64_t micro_batches = options.batch.global_batch / options.batch.micro_batch;
@@ -101,6 +101,7 @@ void check_grid(const parallel::GridSizes& grid, const config::TuneOptions& opti
         "/ "
         "batch.micro_batch {})",
         grid.data, micro_batches, options.batch.global_batch, options.batch.micro_batch);
+  plan_run(model, exits, options, /*loaded_layers=*/0);
 }
 
 }  // namespace
@@ -164,9 +165,9 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   const auto grid = grid_sizes(options.parallel, launch.world_size);
   auto folder = checkpoint::ModelFolder::open(options.model.path);
   check_environment(options, folder);
-  check_grid(grid, options, folder.config());
   const std::string device = own_device(options.device, launch);
   auto selected = select_exits(folder.exits(), options.exits, folder.config());
+  check_grid(grid, options, folder.config(), selected);  // before the text is read
   const auto tokenizer = tokenizer::Tokenizer::load(folder.path());
   const int64_t separator = document_separator(*tokenizer, folder);
 

@@ -162,6 +162,7 @@ class Run {
       take_part(tensors.exits);
       take_part(tensors.optimizer);
     }
+    wait_until_written();
     saved_at_ = Clock::now();
     saved_step_ = state_.step;
     event("checkpoint");
@@ -186,6 +187,7 @@ class Run {
                                      checkpoint::stored_exit_dtype(job_.folder));
     else
       take_part(tensors);
+    wait_until_written();
     event("end");
     message(fmt::format("wrote {}", job_.options.output));
   }
@@ -197,6 +199,12 @@ class Run {
       for (const auto& trained : job_.exits)
         if (trained.layer == spec.layer) spec = trained;
     return specs;
+  }
+
+  // The rank that reports is another one than the one that writes: it must not tell of files that are not
+  // there yet, and nobody ends well when they cannot be written.
+  void wait_until_written() {
+    if (ranks_) ranks_->all.barrier();
   }
 
   bool writes() const { return !ranks_ || ranks_->is_first(); }

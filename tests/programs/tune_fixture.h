@@ -80,8 +80,9 @@ class Tune : public testing::Test {
   static std::string weights(const std::filesystem::path& model) {
     return base::read_text_file(model / "exits.safetensors");
   }
-  std::vector<nlohmann::json> metrics() const {
-    std::ifstream file(folder_ / "out.logs/metrics.jsonl");
+  std::vector<nlohmann::json> metrics() const { return read_metrics(folder_ / "out.logs"); }
+  static std::vector<nlohmann::json> read_metrics(const std::filesystem::path& logs) {
+    std::ifstream file(logs / "metrics.jsonl");
     std::vector<nlohmann::json> rows;
     for (std::string line; std::getline(file, line);) rows.push_back(nlohmann::json::parse(line));
     return rows;

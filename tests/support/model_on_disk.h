@@ -60,9 +60,8 @@ inline void write_byte_tokenizer(const std::filesystem::path& folder) {
       << R"({"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|endoftext|>"})";
 }
 
-// tiny_config() with the byte tokenizer's vocabulary, f32.
-inline void write_tiny_model(const std::filesystem::path& folder, uint64_t seed = 1) {
-  auto config = tiny_config();
+// A random model of `config` with the byte tokenizer's vocabulary, f32.
+inline void write_model(const std::filesystem::path& folder, config::ModelConfig config, uint64_t seed = 1) {
   config.vocab_size = 257;
   config.eos_tokens = {256};
   auto backbone = tiny_backbone(config, seed);
@@ -77,6 +76,10 @@ inline void write_tiny_model(const std::filesystem::path& folder, uint64_t seed 
   std::ofstream(folder / "config.json") << config::write_model_config(config);
   format::write_safetensors(folder / "model.safetensors", tensors);
   write_byte_tokenizer(folder);
+}
+
+inline void write_tiny_model(const std::filesystem::path& folder, uint64_t seed = 1) {
+  write_model(folder, tiny_config(), seed);
 }
 
 }  // namespace ee::test
