@@ -20,7 +20,7 @@ namespace ee::cli {
 namespace {
 
 struct TuneArguments {
-  std::string config, resume = "none";
+  std::string config, resume = "none", device;
   std::vector<std::string> sets;
   std::optional<int64_t> threads, spawn;
   bool print_config = false, dry_run = false, simulate = false;
@@ -35,6 +35,7 @@ struct TuneArguments {
     line.value("resume", "auto|none|PATH", resume,
                "continue from the newest checkpoint, from none, or from this one");
     line.value("threads", "N", threads, "threads that compute; replaces the option `threads`");
+    line.value("device", "cpu|cuda|cuda:N", device, "where to compute; replaces the option `device`");
     declare_spawn(line, spawn);
     line.flag("print-config", print_config, "print every option with its value and stop");
     line.flag(
@@ -46,6 +47,7 @@ struct TuneArguments {
     if (!line.parse(args)) return false;
     if (simulate && !dry_run) throw base::UserError("option --simulate goes with --dry-run");
     if (threads) sets.push_back(fmt::format("threads={}", *threads));
+    if (!device.empty()) sets.push_back(fmt::format("device={}", device));
     check_spawn(spawn);
     return true;
   }
@@ -98,7 +100,7 @@ int run_tune(const std::vector<std::string>& args) {
       one_speaks(local_rank, [&] { return config::read_tune_config(arguments.config, arguments.sets); });
   if (!options) return base::kExitUserError;
   if (arguments.print_config) {
-    fmt::print("{}\n", config::print_tune_config(*options));
+    if (local_rank == 0) fmt::print("{}\n", config::print_tune_config(*options));
     return 0;
   }
   if (arguments.spawn && !arguments.dry_run) return spawn_ranks(*arguments.spawn, args);

@@ -13,6 +13,8 @@ namespace ee::train {
 namespace {
 
 constexpr double kFloatBytes = 4;
+// What libraries and allocator take besides when computing begins, on a CPU; measured.
+constexpr double kWorkingBytes = 32 << 20;
 
 // What a tensor rank holds of a tensor.
 double own_elements(const Job& job, const model::TensorShape& shape) {
@@ -88,7 +90,7 @@ RankMemory stage_memory(const Job& job, const Stage& stage) {
           .moments = 2 * trained / shares,
           .gradients = trained,
           .activations = activations(job, stage, element_bytes),
-          .program = job.device == "cpu" ? static_cast<double>(resident_memory()) : 0};
+          .program = job.device == "cpu" ? static_cast<double>(resident_memory()) + kWorkingBytes : 0};
 }
 
 std::string memory_line(const RankMemory& memory) {

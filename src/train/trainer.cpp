@@ -135,10 +135,11 @@ class Run {
   void log_rank() const {
     if (state_.step % job_.options.logging.every_steps != 0) return;
     const auto& at = ranks_->grid.position();
-    spdlog::info("rank {} (tensor {}, stage {}, data {})  step {}: {:.2f} s, of it {:.2f} s waiting for the stage "
-                 "before  peak {}",
-                 ranks_->grid.rank(), at.tensor, at.pipeline, at.data, state_.step, step_seconds_, waited_seconds_,
-                 base::format_bytes(static_cast<double>(peak_memory())));
+    spdlog::info(
+        "rank {} (tensor {}, stage {}, data {})  step {}: {:.2f} s, {:.2f} s of it until "
+        "the stage before let it begin  peak {}",
+        ranks_->grid.rank(), at.tensor, at.pipeline, at.data, state_.step, step_seconds_, waited_seconds_,
+        base::format_bytes(static_cast<double>(peak_memory())));
   }
 
   bool evaluate() {

@@ -1,4 +1,5 @@
-// The CUDA plug-in itself, where it was built and the libraries that it needs are installed. No GPU is needed.
+// The CUDA plug-in itself, where it was built and the libraries that it needs are installed. No GPU is
+// needed.
 #include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

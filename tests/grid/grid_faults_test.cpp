@@ -43,7 +43,20 @@ class GridFaults : public Grid {
   RunningRanks resume() const {
     auto ranks = start_ranks(kRanks, {"--resume", "auto"});
     EXPECT_TRUE(ranks.wait_for(kLogLine)) << ranks.output();
+    // The line comes before the checkpoint of its step: a restart needs one.
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!has_checkpoint() && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::sleep_for(Milliseconds(2));
+    EXPECT_TRUE(has_checkpoint()) << ranks.output();
     return ranks;
+  }
+
+  bool has_checkpoint() const {
+    const fs::path folder = folder_ / "out.checkpoints";
+    if (!fs::exists(folder)) return false;
+    for (const auto& entry : fs::directory_iterator(folder))
+      if (entry.path().filename().string().starts_with("step-")) return true;
+    return false;
   }
 
   // Signals a random rank. All others must end in time, and say why.

@@ -97,7 +97,7 @@ TEST_F(GridLaunch, AllLaunchersGiveTheSameBits) {
 TEST_F(GridLaunch, GridsThatDoNotFitAreRefusedByOneLine) {
   expect_refused(3, grid(2, 1, 0), "are 2 processes, but 3 are running; start 2");
   expect_refused(2, grid(2, 2, 1), "are 4 processes, but 2 are running; start 4");
-  expect_refused(3, grid(3, 1, 1), "parallel.tensor 3 does not divide 4 attention heads in 2 groups");
+  expect_refused(3, grid(3, 1, 1), "tensor size 3 does not divide 4 attention heads in 2 groups");
   auto long_pipeline = grid(1, 3, 1);
   long_pipeline["exits"]["train"] = {2};
   expect_refused(3, long_pipeline, "3 stages, but only 2 layers lie before the last trained exit");

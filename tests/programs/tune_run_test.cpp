@@ -120,6 +120,7 @@ TEST_F(TuneRun, BadInputIsNamedAndLeavesNothingBehind) {
         "do not make one sequence");
   fails({"--set", "batch.sequence_length=4096"}, "the model in");
   fails({"--set", "device=cuda:99"}, "device cuda:99");
+  fails({"--device", "cuda:99"}, "device cuda:99");
   fails({"--resume", (folder_ / "nowhere").string()}, "nowhere");
   write("model/tokenizer.json", "");
   fails({}, "tokenizer.json");

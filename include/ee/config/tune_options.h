@@ -286,7 +286,8 @@ void visit(Visitor& v, LoggingOptions& o) {
   v(o.every_steps, "every_steps", "steps between log lines", at_least(1));
   v(o.directory, "directory", "folder of metrics.jsonl and event files; empty: the output's name + .logs");
   v(o.tensorboard, "tensorboard", "write TensorBoard event files");
-  v(o.all_ranks, "all_ranks", "every process prints its own line: time of a step, time spent waiting, memory");
+  v(o.all_ranks, "all_ranks",
+    "every process prints its own line: time of a step, time spent waiting, memory");
 }
 
 template <typename Visitor>

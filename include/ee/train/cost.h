@@ -15,7 +15,7 @@ namespace ee::train {
 struct RankMemory {
   double backbone = 0, masters = 0, moments = 0, gradients = 0;
   double activations = 0;  // peak, estimated
-  double program = 0;      // on the CPU: libraries and mapped text, as far as this process has them now
+  double program = 0;      // on the CPU: libraries with their working memory, mapped text
 
   double total() const { return backbone + masters + moments + gradients + activations + program; }
 };

@@ -1,0 +1,75 @@
+// What --dry-run says of memory is what a run then takes.
+#include <gtest/gtest.h>
+
+#include <regex>
+
+#include "grid/grid_fixture.h"
+
+namespace ee {
+namespace {
+
+constexpr double kTolerance = 0.1;
+
+double mebibytes(const std::string& number, const std::string& unit) {
+  return std::stod(number) * (unit == "GiB" ? 1024 : 1);
+}
+
+}  // namespace
+
+class GridMemory : public Grid {
+ protected:
+  // Large enough that weights, states and activations outweigh the program itself.
+  void SetUp() override {
+    Grid::SetUp();
+    auto model = test::tiny_config();
+    model.hidden_size = 384;
+    model.intermediate_size = 1536;
+    model.layers = 8;
+    model.heads = 6;
+    model.kv_heads = 2;
+    model.head_dim = 64;
+    model.max_positions = 512;
+    std::filesystem::remove_all(folder_ / "plain");
+    std::filesystem::remove_all(folder_ / "model");
+    test::write_model(folder_ / "plain", model);
+    checkpoint::attach_exits({.source = folder_ / "plain",
+                              .output = folder_ / "model",
+                              .exits = {{.layer = 3, .kind = config::ExitKind::mlp},
+                                        {.layer = 6, .kind = config::ExitKind::mlp},
+                                        {.layer = 8, .kind = config::ExitKind::mlp}},
+                              .dtype = {}});
+  }
+
+  // Of a rank of the last stage, which is the one that logs.
+  void expect_estimate_holds(const nlohmann::json& sizes, int ranks) {
+    nlohmann::json changes = {{"steps", 4},
+                              {"batch", {{"sequence_length", 256}, {"micro_batch", 2}, {"global_batch", 4}}},
+                              {"checkpoint", {{"every_steps", 0}}},
+                              {"evaluation", {{"every_steps", 0}}},
+                              {"logging", {{"every_steps", 1}}}};
+    changes.merge_patch(sizes);
+    configure(changes);
+    const auto plan = run({"--dry-run"});
+    ASSERT_EQ(plan.exit_code, 0) << plan.output;
+    const std::regex line("(?:each rank|memory   ) ([0-9.]+) (MiB|GiB) = ");
+    double estimate = 0;
+    for (std::sregex_iterator match(plan.output.begin(), plan.output.end(), line), end; match != end; ++match)
+      estimate = mebibytes((*match)[1], (*match)[2]);
+
+    std::filesystem::remove_all(folder_ / "out");
+    std::filesystem::remove_all(folder_ / "out.logs");
+    std::filesystem::remove_all(folder_ / "out.checkpoints");
+    const auto finished = ranks == 1 ? run() : run({"--spawn", std::to_string(ranks)});
+    ASSERT_EQ(finished.exit_code, 0) << finished.output;
+    double peak = 0;
+    for (const auto& row : metrics())
+      if (row.contains("peak_memory_bytes")) peak = row.at("peak_memory_bytes").get<double>() / (1 << 20);
+    EXPECT_NEAR(estimate, peak, kTolerance * peak) << plan.output;
+  }
+};
+
+TEST_F(GridMemory, EstimateHoldsInOneProcess) { expect_estimate_holds(nlohmann::json::object(), 1); }
+TEST_F(GridMemory, EstimateHoldsOnPipelineStages) { expect_estimate_holds(grid(1, 2, 1), 2); }
+TEST_F(GridMemory, EstimateHoldsOnTensorRanks) { expect_estimate_holds(grid(2, 1, 1), 2); }
+
+}  // namespace ee
