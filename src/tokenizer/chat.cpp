@@ -190,10 +190,9 @@ ChatFamily recognize_chat_template(std::string_view jinja_source) {
       jinja_source.empty() ? "missing" : "of an unknown family");
 }
 
-std::string render_chat(std::string_view jinja_source, const std::vector<ChatMessage>& messages) {
-  const ChatFamily family = recognize_chat_template(jinja_source);
-  if (messages.empty()) throw UserError("a chat needs at least one message");
-  const ChatSource source(jinja_source);
+namespace {
+
+std::string render(ChatFamily family, const ChatSource& source, const std::vector<ChatMessage>& messages) {
   switch (family) {
     case ChatFamily::chatml:
       return render_chatml(source, messages);
@@ -209,6 +208,14 @@ std::string render_chat(std::string_view jinja_source, const std::vector<ChatMes
       return render_phi3(source, messages);
   }
   EE_CHECK(false, "no such chat family: {}", static_cast<int>(family));
+}
+
+}  // namespace
+
+std::string render_chat(std::string_view jinja_source, const std::vector<ChatMessage>& messages) {
+  const ChatFamily family = recognize_chat_template(jinja_source);
+  if (messages.empty()) throw UserError("a chat needs at least one message");
+  return render(family, ChatSource(jinja_source), messages);
 }
 
 }  // namespace ee::tokenizer
