@@ -1,6 +1,5 @@
 #include "ee/parallel/tensor_ranks.h"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -85,12 +84,6 @@ at::Tensor TensorRanks::gather_tokens(const at::Tensor& x) const {
 at::Tensor TensorRanks::sum(const at::Tensor& partial) const {
   if (!group_) return partial;
   return sequence_ ? reduce_scattered(*group_, partial.contiguous()) : all_reduced(*group_, partial);
-}
-
-at::Tensor TensorRanks::own_tokens(const at::Tensor& x) const {
-  if (!sequence_) return x;
-  const int64_t seq = x.size(1) / size();
-  return x.narrow(1, rank() * seq, seq).contiguous();
 }
 
 at::Tensor TensorRanks::gather_vocabulary(const at::Tensor& logits, int64_t vocabulary) const {

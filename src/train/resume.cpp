@@ -93,7 +93,7 @@ std::optional<TrainingCheckpoint> find_checkpoint(const Job& job, const std::str
   if (resume == "auto" && !latest) return std::nullopt;
   const fs::path chosen = resume == "auto" ? *latest : fs::path(resume);
   auto checkpoint = checkpoint::open_training_state(chosen);
-  if (latest && step_of(*latest) > checkpoint.state.step)
+  if (latest && *latest != chosen && step_of(*latest) > checkpoint.state.step)
     throw UserError(
         "{} is newer than {}; remove it, or choose another checkpoint.directory to go on from there",
         latest->string(), chosen.string());

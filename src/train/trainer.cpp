@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <spdlog/spdlog.h>
+
 #include <chrono>
 
 #include "control.h"

@@ -38,7 +38,6 @@ class TensorRanks {
   // The same two without autograd, for gradients that are computed by hand.
   at::Tensor gather_tokens(const at::Tensor& x) const;  // stream -> [batch, seq, hidden]
   at::Tensor sum(const at::Tensor& partial) const;      // [batch, seq, hidden] parts -> the stream
-  at::Tensor own_tokens(const at::Tensor& x) const;     // [batch, seq, hidden] -> the stream
 
   // [..., this rank's vocabulary] -> [..., vocabulary] on every rank.
   at::Tensor gather_vocabulary(const at::Tensor& logits, int64_t vocabulary) const;
