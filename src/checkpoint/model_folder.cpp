@@ -149,12 +149,11 @@ model::Backbone fill_backbone(const ModelFolder& folder, const LoadOptions& opti
   backbone.first_layer = options.first_layer;
   backbone.ranks = options.ranks;
   backbone.layers.resize(static_cast<size_t>(last - options.first_layer + 1));
-  const bool embedding = options.embedding || (options.head && config.tie_embeddings);
   model::visit_backbone(backbone,
                         [&](const std::string& name, const model::TensorShape& shape, at::Tensor& member) {
-                          if (name == kEmbedding ? embedding : name == kHead ? options.head : true)
-                            member = read(name, shape);
-                        });
+                          member = read(name, shape);
+                        },
+                        {.embedding = options.embedding, .head = options.head});
   if (config.tie_embeddings && options.head) backbone.head = backbone.embedding;
   return backbone;
 }
@@ -172,8 +171,7 @@ model::Backbone alias_backbone(const ModelFolder& folder) {
 model::Backbone load_backbone(const ModelFolder& folder, const LoadOptions& options) {
   const at::ScalarType dtype = compute_dtype(folder, options.precision, options.device);
   const auto read = [&](const std::string& name, const model::TensorShape& shape) {
-    const auto slice = parallel::slice_of(folder.config(), shape.split, shape.sizes, options.ranks.rank(),
-                                          options.ranks.size());
+    const auto slice = options.ranks.own_slice(folder.config(), shape.split, shape.sizes);
     return folder.backbone_files().read(name, slice, options.device, dtype);
   };
   model::Backbone backbone = fill_backbone(folder, options, read);
@@ -204,8 +202,8 @@ std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::
     exits[i].spec = specs[i];
     exits::visit_exit(folder.config(), exits[i],
                       [&](const std::string& name, const model::TensorShape& shape, at::Tensor& member) {
-                        const auto slice = parallel::slice_of(folder.config(), shape.split, shape.sizes,
-                                                              backbone.ranks.rank(), backbone.ranks.size());
+                        const auto slice =
+                            backbone.ranks.own_slice(folder.config(), shape.split, shape.sizes);
                         member = folder.exit_files().read(name, slice, backbone.device(), dtype);
                       });
     exits::bind_shared(exits[i], backbone);

@@ -2,10 +2,8 @@
 
 #include <ATen/Parallel.h>
 
-#include <algorithm>
-#include <thread>
-
 #include "ee/base/error.h"
+#include "ee/base/program.h"
 #include "ee/config/exit_spec.h"
 #include "ee/config/model_config.h"
 
@@ -40,8 +38,7 @@ void ModelArguments::set_threads(int64_t processes) const {
   if (threads > 0) {
     at::set_num_threads(static_cast<int>(threads));
   } else if (processes > 1) {
-    const auto cores = static_cast<int64_t>(std::thread::hardware_concurrency());
-    at::set_num_threads(static_cast<int>(std::max<int64_t>(1, cores / processes)));
+    at::set_num_threads(static_cast<int>(base::cores_for_each(processes)));
   }
 }
 

@@ -137,12 +137,13 @@ Corpus open_corpus(const std::vector<fs::path>& files, const tokenizer::Tokenize
                    const CorpusOptions& options) {
   int64_t total_bytes = 0;
   const fs::path cached = options.cache / (cache_key(files, tokenizer, total_bytes) + ".tokens");
+  if (auto corpus = open_cached(cached)) return std::move(*corpus);
   std::error_code error;
   fs::create_directories(options.cache, error);
   if (error)
     throw base::UserError("cannot create the token cache folder {}: {}", options.cache.string(),
                           error.message());
-  const base::FolderLock one_process_makes_it(options.cache);
+  const base::FolderLock one_process_makes_it(options.cache);  // and the others have waited for it
   if (auto corpus = open_cached(cached)) return std::move(*corpus);
   const fs::path unfinished = fmt::format("{}.{}.tmp", cached.string(), ::getpid());
   try {

@@ -45,7 +45,8 @@ model::Backbone load_stage(const checkpoint::ModelFolder& folder, const std::vec
       parallel::plan_stages(decoding_costs(folder.config(), exits), request.stages)
           .at(static_cast<size_t>(request.stage));
   const auto needs_head = [&](const config::ExitSpec& exit) {
-    return exit.head == config::HeadKind::shared && is_on_stage(exit, stage.first_layer, stage.last_layer);
+    return exit.head == config::HeadKind::shared &&
+           parallel::is_on_stage(exit, stage.first_layer, stage.last_layer);
   };
   const bool is_last = request.stage + 1 == request.stages;
   return checkpoint::load_backbone(folder, {.precision = request.precision,
@@ -76,7 +77,7 @@ Model load_model(const LoadRequest& request) {
   std::vector<int64_t> own;
   for (const config::ExitSpec& spec : specs) {
     model.exits.emplace_back().spec = spec;
-    if (is_on_stage(spec, model.backbone.first_layer, model.backbone.last_layer())) {
+    if (parallel::is_on_stage(spec, model.backbone.first_layer, model.backbone.last_layer())) {
       own.push_back(spec.layer);
     }
   }
@@ -98,11 +99,6 @@ config::ModelConfig check_model(const LoadRequest& request, const parallel::Grid
                           sizes.pipeline, request.folder.string(), config.layers, config.layers);
   }
   return config;
-}
-
-bool is_on_stage(const config::ExitSpec& exit, int64_t first_layer, int64_t last_layer) {
-  const int64_t layer = std::max<int64_t>(exit.depth(), 1);
-  return layer >= first_layer && layer <= last_layer;
 }
 
 std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const std::filesystem::path& folder,

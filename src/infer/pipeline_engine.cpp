@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ee/base/error.h"
+#include "ee/parallel/stage_plan.h"
 #include "engine_parts.h"
 
 namespace ee::infer {
@@ -31,7 +32,7 @@ PipelineEngine::PipelineEngine(const model::Backbone& backbone, std::span<const 
       caches_(layer_caches(backbone, options.capacity)) {
   EE_CHECK(!options.probe, "a pipeline stage knows its own exits' opinions only");
   const auto mine = [&](const exits::ExitHead& exit) {
-    return is_on_stage(exit.spec, backbone.first_layer, backbone.last_layer());
+    return parallel::is_on_stage(exit.spec, backbone.first_layer, backbone.last_layer());
   };
   const auto begin = std::ranges::find_if(exits, mine);
   first_exit_ = static_cast<size_t>(begin - exits.begin());

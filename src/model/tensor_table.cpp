@@ -31,10 +31,12 @@ void visit_attention(const config::ModelConfig& c, const std::string& prefix, At
 using LayerTensorVisitor =
     std::function<void(const std::string& name, const TensorShape& shape, at::Tensor& member, int64_t layer)>;
 
-void visit_with_layer(Backbone& backbone, const LayerTensorVisitor& visit) {
+void visit_with_layer(Backbone& backbone, const BackboneEnds& ends, const LayerTensorVisitor& visit) {
   const config::ModelConfig& c = backbone.config;
-  visit("model.embed_tokens.weight", {{c.vocab_size, c.hidden_size}, Split::vocabulary}, backbone.embedding,
-        0);
+  if (ends.embedding || (ends.head && c.tie_embeddings)) {
+    visit("model.embed_tokens.weight", {{c.vocab_size, c.hidden_size}, Split::vocabulary}, backbone.embedding,
+          0);
+  }
   for (size_t i = 0; i < backbone.layers.size(); ++i) {
     const int64_t layer = backbone.first_layer + static_cast<int64_t>(i);
     visit_layer(c, fmt::format("model.layers.{}.", layer - 1), backbone.layers[i],
@@ -43,7 +45,7 @@ void visit_with_layer(Backbone& backbone, const LayerTensorVisitor& visit) {
                 });
   }
   visit("model.norm.weight", {{c.hidden_size}}, backbone.final_norm, 0);
-  if (!c.tie_embeddings) {
+  if (ends.head && !c.tie_embeddings) {
     visit("lm_head.weight", {{c.vocab_size, c.hidden_size}, Split::vocabulary}, backbone.head, 0);
   }
 }
@@ -68,9 +70,11 @@ void visit_layer(const config::ModelConfig& c, const std::string& prefix, LayerW
   visit_mlp(c, prefix + "mlp.", weights.mlp, visit);
 }
 
-void visit_backbone(Backbone& backbone, const TensorVisitor& visit) {
-  visit_with_layer(backbone, [&](const std::string& name, const TensorShape& shape, at::Tensor& member,
-                                 int64_t) { visit(name, shape, member); });
+void visit_backbone(Backbone& backbone, const TensorVisitor& visit, const BackboneEnds& ends) {
+  visit_with_layer(backbone, ends,
+                   [&](const std::string& name, const TensorShape& shape, at::Tensor& member, int64_t) {
+                     visit(name, shape, member);
+                   });
 }
 
 std::vector<TensorEntry> tensor_table(const config::ModelConfig& config) {
@@ -78,9 +82,10 @@ std::vector<TensorEntry> tensor_table(const config::ModelConfig& config) {
   empty.config = config;
   empty.layers.resize(static_cast<size_t>(config.layers));
   std::vector<TensorEntry> table;
-  visit_with_layer(empty, [&](const std::string& name, const TensorShape& shape, at::Tensor&, int64_t layer) {
-    table.push_back({name, shape.sizes, layer});
-  });
+  visit_with_layer(empty, {},
+                   [&](const std::string& name, const TensorShape& shape, at::Tensor&, int64_t layer) {
+                     table.push_back({name, shape.sizes, layer});
+                   });
   return table;
 }
 

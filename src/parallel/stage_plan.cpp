@@ -61,4 +61,9 @@ std::vector<StagePlan> plan_stages(const std::vector<DepthCost>& costs, int64_t 
   return plan;
 }
 
+bool is_on_stage(const config::ExitSpec& exit, int64_t first_layer, int64_t last_layer) {
+  const int64_t layer = std::max<int64_t>(exit.depth(), 1);
+  return layer >= first_layer && layer <= last_layer;
+}
+
 }  // namespace ee::parallel

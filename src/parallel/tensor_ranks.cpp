@@ -104,7 +104,7 @@ at::Tensor TensorRanks::gather_vocabulary(const at::Tensor& logits, int64_t voca
 
 std::optional<kernels::VocabularyPart> TensorRanks::vocabulary_part(int64_t vocabulary) const {
   if (!group_) return std::nullopt;
-  return kernels::VocabularyPart{.first = slice_of({}, Split::vocabulary, {vocabulary}, rank(), size()).begin,
+  return kernels::VocabularyPart{.first = own_slice({}, Split::vocabulary, {vocabulary}).begin,
                                  .vocabulary = vocabulary,
                                  .gather = [group = *group_](const at::Tensor& own) {
                                    std::vector<int64_t> sizes = own.sizes().vec();

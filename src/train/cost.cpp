@@ -31,20 +31,20 @@ double backbone_elements(const Job& job, const Stage& stage) {
   part.config = config;
   part.first_layer = stage.first_layer;
   part.layers.resize(static_cast<size_t>(stage.loaded_layers - stage.first_layer + 1));
-  const bool embedding = stage.is_first || (stage.needs_head && config.tie_embeddings);
   double count = 0;
-  model::visit_backbone(part, [&](const std::string&, const model::TensorShape& shape, at::Tensor& member) {
-    if (&member == &part.embedding ? embedding : &member == &part.head ? stage.needs_head : true)
-      count += own_elements(job, shape);
-  });
+  model::visit_backbone(part,
+                        [&](const std::string&, const model::TensorShape& shape, at::Tensor&) {
+                          count += own_elements(job, shape);
+                        },
+                        {.embedding = stage.is_first, .head = stage.needs_head});
   return count;
 }
 
 double trained_elements(const Job& job, const Stage& stage) {
   double count = 0;
-  for (size_t i = 0; i < stage.exit_count; ++i) {
+  for (const auto& spec : job.exits_of(stage)) {
     exits::ExitHead exit;
-    exit.spec = job.exits[stage.first_exit + i];
+    exit.spec = spec;
     exits::visit_exit(job.folder.config(), exit,
                       [&](const std::string&, const model::TensorShape& shape, at::Tensor&) {
                         count += own_elements(job, shape);
@@ -64,11 +64,10 @@ double activations(const Job& job, const Stage& stage, double element_bytes) {
              inner = static_cast<double>(model.intermediate_size) / ranks;
   const double layer = tokens * element_bytes * (8 * hidden + 3 * inner);
   double exit = 0;
-  for (size_t i = 0; i < stage.exit_count; ++i) {
-    const auto kind = job.exits[stage.first_exit + i].kind;
-    const double saved = kind == config::ExitKind::layer ? 14 * hidden + 5 * inner
-                         : kind == config::ExitKind::mlp ? 6 * hidden + 5 * inner
-                                                         : 4 * hidden;
+  for (const auto& spec : job.exits_of(stage)) {
+    const double saved = spec.kind == config::ExitKind::layer ? 14 * hidden + 5 * inner
+                         : spec.kind == config::ExitKind::mlp ? 6 * hidden + 5 * inner
+                                                              : 4 * hidden;
     exit = std::max(exit, tokens * element_bytes * saved);
   }
   const double waiting =
@@ -80,9 +79,7 @@ double activations(const Job& job, const Stage& stage, double element_bytes) {
 }
 
 RankMemory stage_memory(const Job& job, const Stage& stage) {
-  const auto dtype =
-      checkpoint::compute_dtype(job.folder, job.options.model.precision, at::Device(job.device));
-  const auto element_bytes = static_cast<double>(c10::elementSize(dtype));
+  const double element_bytes = job.element_bytes();
   const double trained = trained_elements(job, stage) * kFloatBytes;
   const double shares = job.options.parallel.shard_optimizer ? static_cast<double>(job.grid.data) : 1.0;
   return {.backbone = backbone_elements(job, stage) * element_bytes,
@@ -112,8 +109,7 @@ std::string describe_grid(const Job& job, const Cost& cost) {
   for (size_t s = 0; s < job.stages.size(); ++s) {
     const Stage& stage = job.stages[s];
     std::vector<std::string> exits;
-    for (size_t i = 0; i < stage.exit_count; ++i)
-      exits.push_back(std::to_string(job.exits[stage.first_exit + i].layer));
+    for (const auto& spec : job.exits_of(stage)) exits.push_back(std::to_string(spec.layer));
     text += fmt::format(
         "stage {:<3} layers {}-{}, {}: {:.1f} % of the work\n", s, stage.first_layer, stage.loaded_layers,
         exits.empty() ? "no exits" : fmt::format("exits {}", base::join(exits, ", ")), 100 * stage.share);

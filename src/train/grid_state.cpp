@@ -175,8 +175,7 @@ void restore(const checkpoint::TrainingCheckpoint& checkpoint, const Job& job, E
   const model::Backbone& backbone = engine.backbone();
   for (const auto& tensor : tensors) {
     if (!is_own(job, engine, tensor)) continue;
-    const auto slice = parallel::slice_of(backbone.config, tensor.shape.split, tensor.shape.sizes,
-                                          backbone.ranks.rank(), backbone.ranks.size());
+    const auto slice = backbone.ranks.own_slice(backbone.config, tensor.shape.split, tensor.shape.sizes);
     const auto read = [&](const checkpoint::TensorFiles& files, const std::string& name) {
       return files.read(name, slice, backbone.device(), at::kFloat);
     };

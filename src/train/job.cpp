@@ -6,8 +6,8 @@
 #include <chrono>
 #include <cmath>
 #include <set>
-#include <thread>
 
+#include "ee/base/program.h"
 #include "ee/base/text.h"
 #include "ee/comm/device.h"
 #include "ee/data/documents.h"
@@ -25,8 +25,7 @@ void fill_in(config::TuneOptions& options, int64_t processes_here) {
     const auto normal = fs::path(path).lexically_normal();
     return (normal.has_filename() ? normal : normal.parent_path()).string();
   };
-  const int64_t cores =
-      std::max<int64_t>(1, static_cast<int64_t>(std::thread::hardware_concurrency()) / processes_here);
+  const int64_t cores = base::cores_for_each(processes_here);
   options.output = strip(options.output);
   if (options.data.cache.empty()) options.data.cache = options.output + ".cache";
   if (options.checkpoint.directory.empty()) options.checkpoint.directory = options.output + ".checkpoints";
@@ -117,6 +116,11 @@ parallel::GridSizes grid_sizes(const config::ParallelOptions& options, int64_t p
         options.tensor, options.pipeline, data, copy * data, processes, processes == 1 ? "is" : "are",
         copy * data);
   return {.tensor = options.tensor, .pipeline = options.pipeline, .data = data};
+}
+
+double Job::element_bytes() const {
+  const auto dtype = checkpoint::compute_dtype(folder, options.model.precision, at::Device(device));
+  return static_cast<double>(c10::elementSize(dtype));
 }
 
 int64_t Job::depth() const {

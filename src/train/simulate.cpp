@@ -9,8 +9,8 @@
 #include "ee/checkpoint/model_folder.h"
 #include "ee/comm/device.h"
 #include "ee/exits/exit_loss.h"
-#include "ee/optim/optimizer.h"
 #include "ee/parallel/schedule_simulator.h"
+#include "ee/train/engine.h"
 
 namespace ee::train {
 
@@ -40,31 +40,25 @@ ExitTimes time_exit(const Job& job, const model::Backbone& edge, const config::E
                     const model::LayerTrace& trace, const at::Tensor& targets) {
   auto exit = std::move(checkpoint::load_exits(job.folder, edge, {spec.layer}, at::kFloat).front());
   exit.spec = spec;
-  optim::ParameterGroup group{.layer = spec.layer, .parameters = {}};
-  exits::visit_exit(edge.config, exit,
-                    [&](const std::string& name, const model::TensorShape&, at::Tensor& member) {
-                      group.parameters.push_back(optim::Parameter::make(name, member));
-                    });
-  optim::Optimizer optimizer(job.options.optimizer, {std::move(group)});
+  Engine engine(edge, {std::move(exit)}, job.options, job.steps);
   const exits::ExitInput input = exits::exit_input(spec, trace);
   const exits::ExitLossOptions loss{.token_weights = job.options.exits.token_weights,
                                     .gradient_filter = job.options.exits.gradient_filter};
   ExitTimes times;
-  times.micro_batch = seconds_of([&] { exits::accumulate_exit_gradient(edge, exit, input, targets, loss); });
+  times.micro_batch = seconds_of(
+      [&] { exits::accumulate_exit_gradient(edge, engine.exits().front(), input, targets, loss); });
   times.optimizer = seconds_of([&] {
-    optimizer.reduce(0);
-    optimizer.step(job.options.optimizer.lr, 0);
+    engine.optimizer().reduce(0);
+    engine.optimizer().step(job.options.optimizer.lr, 0);
   });
   return times;
 }
 
 std::vector<parallel::StageTimes> stage_times(const Job& job, const MeasuredTimes& times) {
   const auto& model = job.folder.config();
-  const double element_bytes = static_cast<double>(c10::elementSize(
-      checkpoint::compute_dtype(job.folder, job.options.model.precision, at::Device(job.device))));
   const double bytes =
-      element_bytes * static_cast<double>(job.options.batch.micro_batch * job.options.batch.sequence_length *
-                                          model.hidden_size);
+      job.element_bytes() * static_cast<double>(job.options.batch.micro_batch *
+                                                job.options.batch.sequence_length * model.hidden_size);
   const auto tensor = static_cast<double>(job.grid.tensor);
   std::vector<parallel::StageTimes> stages;
   for (const Stage& stage : job.stages) {

@@ -46,12 +46,10 @@ std::vector<Stage> plan_run(const config::ModelConfig& model, const std::vector<
     if (stage.is_last) stage.loaded_layers = std::max(loaded_layers, stage.last_layer);
     stage.needs_head = stage.is_last && stage.loaded_layers == model.layers;
     if (s > 0) stage.first_exit = stages.back().first_exit + stages.back().exit_count;
-    for (size_t i = 0; i < exits.size(); ++i) {
-      const int64_t at =
-          std::max<int64_t>(exits[i].depth(), 1);  // depth 0, the embedding, is the first stage's
-      if (at < stage.first_layer || at > stage.last_layer) continue;
+    for (const auto& exit : exits) {
+      if (!parallel::is_on_stage(exit, stage.first_layer, stage.last_layer)) continue;
       ++stage.exit_count;
-      stage.needs_head |= exits[i].head == config::HeadKind::shared;
+      stage.needs_head |= exit.head == config::HeadKind::shared;
     }
     stages.push_back(std::move(stage));
   }

@@ -39,11 +39,10 @@ Engine load_engine(const Job& job, const parallel::Ranks* ranks) {
                                              .max_positions = job.options.batch.sequence_length,
                                              .ranks = ranks ? ranks->tensor : parallel::TensorRanks()});
   std::vector<int64_t> layers;
-  for (size_t i = 0; i < stage.exit_count; ++i) layers.push_back(job.exits[stage.first_exit + i].layer);
+  for (const auto& spec : job.exits_of(stage)) layers.push_back(spec.layer);
   std::vector<exits::ExitHead> exits;
   if (!layers.empty()) exits = checkpoint::load_exits(job.folder, backbone, layers, at::kFloat);
-  for (size_t i = 0; i < exits.size(); ++i)
-    exits[i].spec = job.exits[stage.first_exit + i];  // with the overrides
+  for (size_t i = 0; i < exits.size(); ++i) exits[i].spec = job.exits_of(stage)[i];  // with the overrides
   return {stage, std::move(backbone), std::move(exits), job.options, job.steps, ranks};
 }
 

@@ -48,12 +48,6 @@ class RunningRanks {
 // A launcher's variables for a rank, all ranks on this machine.
 using LauncherStyle = test::Environment (*)(int rank, int count, int port);
 
-inline test::Environment torchrun_style(int rank, int count, int port) {
-  return {{"RANK", std::to_string(rank)},       {"WORLD_SIZE", std::to_string(count)},
-          {"LOCAL_RANK", std::to_string(rank)}, {"LOCAL_WORLD_SIZE", std::to_string(count)},
-          {"MASTER_ADDR", "127.0.0.1"},         {"MASTER_PORT", std::to_string(port)}};
-}
-
 class Grid : public Tune {
  protected:
   void SetUp() override {
@@ -73,7 +67,7 @@ class Grid : public Tune {
 
   // `count` processes that are ranks by their environment.
   RunningRanks start_ranks(int count, std::vector<std::string> args = {},
-                           LauncherStyle style = torchrun_style) const {
+                           LauncherStyle style = test::torchrun_variables) const {
     args.insert(args.begin(), {"--config", (folder_ / "tune.json").string()});
     const int port = comm::free_port();
     RunningRanks::Processes processes;

@@ -84,7 +84,7 @@ TEST_F(GridLaunch, AllLaunchersGiveTheSameBits) {
   expect_run("launch.sh", launched.output);
 
   const std::map<std::string, LauncherStyle> styles = {
-      {"torchrun", torchrun_style}, {"Slurm", slurm_style}, {"Open MPI", open_mpi_style}};
+      {"torchrun", test::torchrun_variables}, {"Slurm", slurm_style}, {"Open MPI", open_mpi_style}};
   for (const auto& [launcher, style] : styles) {
     auto ranks = start_ranks(2, {}, style);
     ASSERT_TRUE(ranks.wait_for("wrote ")) << launcher << ": " << ranks.output();

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "ee/checkpoint/attach.h"
+#include "ee/parallel/stage_plan.h"
 #include "support/model_on_disk.h"
 
 namespace ee::infer {
@@ -45,7 +46,7 @@ TEST_F(ModelOnDisk, StagesTogetherHaveEachLayerAndExitOnce) {
       for (size_t i = 0; i < whole.exits.size(); ++i) {
         EXPECT_EQ(part.exits[i].spec, whole.exits[i].spec);
         const bool mine = part.exits[i].head.defined();
-        EXPECT_EQ(mine, is_on_stage(part.exits[i].spec, part.backbone.first_layer, layers));
+        EXPECT_EQ(mine, parallel::is_on_stage(part.exits[i].spec, part.backbone.first_layer, layers));
         shares_head |= mine && part.exits[i].spec.head == HeadKind::shared;
         exits += mine;
       }

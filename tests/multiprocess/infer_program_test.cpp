@@ -13,28 +13,6 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 using Args = std::vector<std::string>;
 
-// The variables that a launcher gives a rank, as long as this lives.
-class Launched {
- public:
-  Launched(int rank, int size, int port) {
-    set("RANK", rank);
-    set("WORLD_SIZE", size);
-    set("LOCAL_RANK", rank);
-    set("LOCAL_WORLD_SIZE", size);
-    set("MASTER_PORT", port);
-    ::setenv("MASTER_ADDR", "127.0.0.1", 1);
-  }
-  ~Launched() {
-    for (const char* name :
-         {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MASTER_ADDR"}) {
-      ::unsetenv(name);
-    }
-  }
-
- private:
-  static void set(const char* name, int value) { ::setenv(name, std::to_string(value).c_str(), 1); }
-};
-
 class InferRanks : public Infer {
  protected:
   InferRanks() { ::setenv("EE_COMM_STRICT", "1", 1); }
@@ -59,9 +37,9 @@ class InferRanks : public Infer {
     std::vector<std::unique_ptr<test::Process>> ranks;
     const int port = comm::free_port();
     for (int rank = 0; rank < size; ++rank) {
-      const Launched variables(rank, size, port);
       ranks.push_back(std::make_unique<test::Process>(EE_BIN_DIR "/ee-infer", args,
-                                                      root_ / fmt::format("rank-{}.log", rank)));
+                                                      root_ / fmt::format("rank-{}.log", rank),
+                                                      test::torchrun_variables(rank, size, port)));
     }
     return ranks;
   }
@@ -86,12 +64,7 @@ TEST_F(InferRanks, ProbeOfTensorRanksIsThatOfOneProcess) {
 TEST_F(InferRanks, RankZeroReadsStandardInputForAll) {
   const auto expected = gist(run_json(kGreedy));
   const auto finished =
-      test::Process("/bin/sh",
-                    {"-c", fmt::format("printf 'Hello\\n' | {}/ee-infer --model {} --threads 1 --json "
-                                       "--threshold 0.5 --max-new-tokens 24 --spawn 2 --pipeline 2",
-                                       EE_BIN_DIR, path("model"))},
-                    root_ / "output.log")
-          .wait();
+      run_with_input("Hello", "--json --threshold 0.5 --max-new-tokens 24 --spawn 2 --pipeline 2");
   EXPECT_EQ(finished.exit_code, 0) << finished.output;
   EXPECT_EQ(gist(nlohmann::json::parse(finished.output)), expected);
 }

@@ -44,6 +44,12 @@ class Infer : public testing::Test {
   static test::Finished run_bare(const std::vector<std::string>& args) {
     return test::Process(EE_BIN_DIR "/ee-infer", args, root_ / "output.log").wait();
   }
+  // The same with a line on standard input; `options` as a shell takes them.
+  static test::Finished run_with_input(const std::string& line, const std::string& options) {
+    const auto command = fmt::format("printf '{}\\n' | {}/ee-infer --model {} --threads 1 {}", line,
+                                     EE_BIN_DIR, path("model"), options);
+    return test::Process("/bin/sh", {"-c", command}, root_ / "output.log").wait();
+  }
   static nlohmann::json run_json(std::vector<std::string> args, const std::string& model = "model") {
     args.push_back("--json");
     const test::Finished finished = run(args, model);

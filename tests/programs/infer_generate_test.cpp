@@ -58,13 +58,7 @@ TEST_F(InferGenerate, ReadsThePromptFromAFileOrStandardInput) {
   const auto from_file = run_json({"--prompt-file", file.string(), "--max-new-tokens", "8"});
   EXPECT_EQ(from_file["prompt_tokens"], 5);
   EXPECT_EQ(from_file["text"], from_option["text"]);
-  const test::Finished from_input =
-      test::Process("/bin/sh",
-                    {"-c", fmt::format("printf 'Hello\\n' | {}/ee-infer --model {} --threads 1 --json "
-                                       "--max-new-tokens 8",
-                                       EE_BIN_DIR, path("model"))},
-                    root_ / "output.log")
-          .wait();
+  const test::Finished from_input = run_with_input("Hello", "--json --max-new-tokens 8");
   EXPECT_EQ(nlohmann::json::parse(from_input.output)["text"], from_option["text"]);
 }
 

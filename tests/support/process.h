@@ -26,6 +26,13 @@ struct Finished {
 
 using Environment = std::map<std::string, std::string>;
 
+// What torchrun tells a rank, all ranks on this machine.
+inline Environment torchrun_variables(int rank, int count, int port) {
+  return {{"RANK", std::to_string(rank)},       {"WORLD_SIZE", std::to_string(count)},
+          {"LOCAL_RANK", std::to_string(rank)}, {"LOCAL_WORLD_SIZE", std::to_string(count)},
+          {"MASTER_ADDR", "127.0.0.1"},         {"MASTER_PORT", std::to_string(port)}};
+}
+
 // A running child whose output goes to a file; killed when it is still there at the end.
 class Process {
  public:

@@ -40,9 +40,6 @@ Model load_model(const LoadRequest& request);
 // UserError also: tensor ranks that the model's sizes do not allow, more pipeline stages than layers.
 config::ModelConfig check_model(const LoadRequest& request, const parallel::GridSizes& sizes);
 
-// Whether an exit belongs to the pipeline stage of these layers. One in front of layer 1 is the first's.
-bool is_on_stage(const config::ExitSpec& exit, int64_t first_layer, int64_t last_layer);
-
 // The folder's tokenizer. UserError: none there, or it knows more tokens than the model's vocabulary.
 std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const std::filesystem::path& folder,
                                                      const config::ModelConfig& config);

@@ -40,7 +40,12 @@ void visit_layer(const config::ModelConfig& config, const std::string& prefix, L
 void visit_mlp(const config::ModelConfig& config, const std::string& prefix, MlpWeights& weights,
                const TensorVisitor& visit);
 
-// The whole backbone with its layers first_layer..last_layer(); backbone.config and the layers must be set.
-void visit_backbone(Backbone& backbone, const TensorVisitor& visit);
+// Which ends of the model a rank needs. A tied head is the embedding: either need brings it.
+struct BackboneEnds {
+  bool embedding = true, head = true;
+};
+
+// The backbone's ends and its layers first_layer..last_layer(); backbone.config and the layers must be set.
+void visit_backbone(Backbone& backbone, const TensorVisitor& visit, const BackboneEnds& ends = {});
 
 }  // namespace ee::model

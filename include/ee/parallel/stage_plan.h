@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "ee/config/exit_spec.h"
+
 namespace ee::parallel {
 
 // Cost of the work at one depth, in any one unit (FLOPs, seconds) per micro-batch.
@@ -23,5 +25,8 @@ struct StagePlan {
 // Splits depths 1..costs.size()-1 into `stages` consecutive ranges whose dearest one is as cheap as possible.
 // Depth 0 belongs to the first stage. UserError: more stages than layers.
 std::vector<StagePlan> plan_stages(const std::vector<DepthCost>& costs, int64_t stages);
+
+// Whether an exit belongs to the stage of these layers. One in front of layer 1 is the first stage's.
+bool is_on_stage(const config::ExitSpec& exit, int64_t first_layer, int64_t last_layer);
 
 }  // namespace ee::parallel

@@ -28,6 +28,11 @@ class TensorRanks {
   bool sequence() const { return sequence_; }
   const std::optional<comm::Group>& group() const { return group_; }
 
+  // What this rank owns of a tensor of these sizes.
+  Slice own_slice(const config::ModelConfig& config, Split split, const std::vector<int64_t>& sizes) const {
+    return slice_of(config, split, sizes, rank(), size());
+  }
+
   // Into a block, in front of a column-split matrix: x of the stream -> [batch, seq, hidden]. Backward: sums
   // the ranks' gradients (and keeps this rank's tokens).
   at::Tensor enter(const at::Tensor& x) const;

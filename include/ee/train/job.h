@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,11 @@ struct Job {
   parallel::GridSizes grid;   // how the run's processes share it
   std::vector<Stage> stages;  // one a pipeline stage
 
+  // Of the run's exits, those of a stage.
+  std::span<const config::ExitSpec> exits_of(const Stage& stage) const {
+    return std::span(exits).subspan(stage.first_exit, stage.exit_count);
+  }
+  double element_bytes() const;     // of weights and activations as computed with
   int64_t depth() const;            // backbone layers that training runs
   int64_t tokens_per_step() const;  // predicted tokens
   // Layers to load: agreement with the final layer needs all of them, training alone only depth().
