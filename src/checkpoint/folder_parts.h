@@ -16,6 +16,8 @@ namespace ee::checkpoint {
 
 inline constexpr const char* kExitsConfigFile = "ee_config.json";
 inline constexpr const char* kExitsFile = "exits.safetensors";
+inline constexpr const char* kSingleFile = "model.safetensors";
+inline constexpr const char* kIndexFile = "model.safetensors.index.json";
 inline constexpr const char* kEmbedding = "model.embed_tokens.weight";
 inline constexpr const char* kHead = "lm_head.weight";
 
@@ -42,7 +44,10 @@ TensorSources exit_sources(const config::ModelConfig& config, std::vector<exits:
 std::vector<config::ExitSpec> specs_of(const std::vector<exits::ExitHead>& exits);
 
 // Fills `target`, a folder in the making, with all of `source` but its exits: weights are hard-linked where
-// possible, the small files around them copied.
-void link_backbone(const ModelFolder& source, const std::filesystem::path& target);
+// possible (or left out), the small files around them copied.
+void link_backbone(const ModelFolder& source, const std::filesystem::path& target, bool weights = true);
+
+// Writes model.safetensors, all `tensors` in dtype `stored`, into `folder`, one in the making.
+void write_backbone(const std::filesystem::path& folder, const TensorSources& tensors, at::ScalarType stored);
 
 }  // namespace ee::checkpoint

@@ -8,6 +8,7 @@
 #include "ee/base/error.h"
 #include "ee/base/file.h"
 #include "ee/base/text.h"
+#include "folder_parts.h"
 
 namespace ee::checkpoint {
 namespace fs = std::filesystem;
@@ -15,9 +16,6 @@ using base::UserError;
 
 namespace {
 
-constexpr const char* kSingleFile = "model.safetensors";
-constexpr const char* kIndexFile = "model.safetensors.index.json";
-constexpr const char* kHead = "lm_head.weight";
 constexpr const char* kRotaryBuffer = ".rotary_emb.inv_freq";  // old checkpoints stored what can be computed
 
 bool is_float(format::DType dtype) {

@@ -63,10 +63,11 @@ void copy_contents(const fs::path& from, const fs::path& to) {
 
 }  // namespace
 
-void link_backbone(const ModelFolder& source, const fs::path& target) {
+void link_backbone(const ModelFolder& source, const fs::path& target, bool weights) {
   for (const auto& entry : fs::directory_iterator(source.path())) {
     const fs::path name = entry.path().filename();
     if (!entry.is_regular_file() || name == kExitsConfigFile || name == kExitsFile) continue;
+    if (!weights && (name.extension() == ".safetensors" || name == kIndexFile)) continue;
     if (name.extension() == ".safetensors")
       base::link_or_copy(entry.path(), target / name);
     else
@@ -74,11 +75,22 @@ void link_backbone(const ModelFolder& source, const fs::path& target) {
   }
 }
 
+void write_backbone(const fs::path& folder, const TensorSources& tensors, at::ScalarType stored) {
+  std::vector<format::TensorToWrite> list;
+  for (const auto& source : tensors) list.push_back(tensor_to_write(source, stored));
+  format::write_safetensors(folder / kSingleFile, list, {{"format", "pt"}});
+}
+
 void write_model_folder(const ModelFolder& source, const std::vector<config::ExitSpec>& specs,
-                        const TensorSources& tensors, const fs::path& target, at::ScalarType stored) {
+                        const TensorSources& tensors, const fs::path& target, at::ScalarType stored,
+                        const TensorSources& backbone) {
   base::AtomicDirectory output(target);
-  link_backbone(source, output.path());
-  write_exits(output.path(), source.config(), specs, tensors, fingerprint(source.backbone_files()), stored);
+  link_backbone(source, output.path(), backbone.empty());
+  if (!backbone.empty())
+    write_backbone(output.path(), backbone, to_torch(source.backbone_files().at(kEmbedding).dtype));
+  const std::string print = backbone.empty() ? fingerprint(source.backbone_files())
+                                             : fingerprint(TensorFiles::open_folder(output.path()));
+  write_exits(output.path(), source.config(), specs, tensors, print, stored);
   output.commit();
 }
 

@@ -31,7 +31,12 @@ class JsonReader {
 
   template <typename Section>
   void section(Section& section, const char* key, const char*) {
-    if (const Json* value = find(key)) read_object(section, *value, prefix_ + key);
+    const Json* value = find(key);
+    if (!value) return;
+    if constexpr (requires { Section::kShorthand; }) {
+      if (value->is_string()) return read_object(section, Json{{Section::kShorthand, *value}}, prefix_ + key);
+    }
+    read_object(section, *value, prefix_ + key);
   }
 
   template <typename Element>

@@ -54,6 +54,21 @@ void check_exits(const ExitsOptions& o, Expect& expect) {
          "constant weights have no warmup_fraction or cooldown_fraction; choose linear or cosine");
 }
 
+void check_train(const TuneOptions& o, Expect& expect) {
+  const bool all = o.train.backbone();
+  expect(o.train.hift.groups == 0 || o.train.mode != TrainMode::exits, "train.hift.groups",
+         "trains groups of the backbone's layers, but train.mode is exits; remove one of the two");
+  expect(
+      o.train.hift.groups == 0 || o.parallel.pipeline == 1, "train.hift.groups",
+      fmt::format("layers take turns, so pipeline stages would idle; set parallel.pipeline 1 in place of {}",
+                  o.parallel.pipeline));
+  expect(o.train.hift.order == HiftOrder::bottom_up || o.train.hift.groups > 0, "train.hift.order",
+         "there are no groups to order; set train.hift.groups");
+  expect(all || o.train.final_weight == 1.0, "train.final_weight",
+         "the final layer is trained only with train.mode all");
+  expect(all || o.train.recompute, "train.recompute", "nothing is recomputed without train.mode all");
+}
+
 bool is_device(const std::string& name) {
   if (name == "cpu" || name == "cuda") return true;
   const std::string_view prefix = "cuda:";
@@ -71,6 +86,7 @@ void check_options(const TuneOptions& options, Problems& problems) {
   Expect expect(problems);
   check_length(o, problems);
   check_exits(o.exits, expect);
+  check_train(o, expect);
   if (o.batch.micro_batch > 0)
     expect(o.batch.global_batch % o.batch.micro_batch == 0, "batch.global_batch",
            fmt::format("must be a multiple of micro_batch {}, got {}", o.batch.micro_batch,

@@ -30,14 +30,26 @@ at::Tensor token_scale(const at::Tensor& counted, double count, const kernels::T
   return options.token_weights == config::TokenWeights::confidence ? scale.mul_(stats.confidence) : scale;
 }
 
+// The same values as leaves that collect a gradient.
+ExitInput as_leaves(const ExitInput& input) {
+  const auto leaf = [](const at::Tensor& tensor) {
+    return tensor.defined() ? tensor.detach().set_requires_grad(true) : tensor;
+  };
+  return {.hidden = leaf(input.hidden), .mlp_input = leaf(input.mlp_input)};
+}
+
+at::Tensor gradient_of(const at::Tensor& leaf) { return leaf.defined() ? leaf.grad() : at::Tensor(); }
+
 }  // namespace
 
 double accumulate_exit_gradient(const model::Backbone& backbone, ExitHead& exit, const ExitInput& input,
-                                const at::Tensor& targets, const ExitLossOptions& options) {
+                                const at::Tensor& targets, const ExitLossOptions& options,
+                                ExitInput* input_gradient) {
+  const ExitInput read = input_gradient ? as_leaves(input) : input;
   at::Tensor hidden;  // [batch, seq, hidden]
   {
     const c10::AutoGradMode record(true);
-    hidden = exit.forward(backbone, input);
+    hidden = exit.forward(backbone, read);
   }
   const c10::AutoGradMode no_grad(false);
   const parallel::TensorRanks& ranks = backbone.ranks;
@@ -54,11 +66,15 @@ double accumulate_exit_gradient(const model::Backbone& backbone, ExitHead& exit,
                                     .gradient_filter = options.gradient_filter,
                                     .part = ranks.vocabulary_part(backbone.config.vocab_size)});
   const kernels::TokenStats& stats = loss.forward();
-  const at::Tensor hidden_gradient =
-      loss.backward(token_scale(counted, count, stats, options), head_gradient(exit));
-  if (hidden.requires_grad()) {
-    hidden.backward(ranks.sum(hidden_gradient.view_as(all_tokens)).to(hidden.scalar_type()));
+  if (hidden.requires_grad() || exit.head.requires_grad()) {
+    const at::Tensor hidden_gradient =
+        loss.backward(token_scale(counted, count, stats, options), head_gradient(exit));
+    if (hidden.requires_grad()) {
+      hidden.backward(ranks.sum(hidden_gradient.view_as(all_tokens)).to(hidden.scalar_type()));
+    }
   }
+  if (input_gradient)
+    *input_gradient = {.hidden = gradient_of(read.hidden), .mlp_input = gradient_of(read.mlp_input)};
   return stats.loss.sum().item<double>() / count;
 }
 

@@ -35,6 +35,10 @@ Parameter Parameter::make(std::string name, at::Tensor master) {
   return {.name = std::move(name), .master = std::move(master), .decay = decay};
 }
 
+std::string ParameterGroup::title() const {
+  return name.empty() ? fmt::format("exit at layer {}", layer) : name;
+}
+
 // Buffers ------------------------------------------------------------
 
 Optimizer::Optimizer(const config::OptimizerOptions& options, std::vector<ParameterGroup> groups,
@@ -42,6 +46,7 @@ Optimizer::Optimizer(const config::OptimizerOptions& options, std::vector<Parame
     : options_(options), groups_(std::move(groups)), ranks_(std::move(ranks)), shard_state_(shard_state) {
   const c10::AutoGradMode no_grad(false);
   for (auto& group : groups_) flats_.push_back(flatten(group, bucket_bytes));
+  for (size_t i = 0; i < groups_.size(); ++i) groups_[i].active ? give_gradients(i) : take_gradients(i);
 }
 
 Optimizer::Flat Optimizer::flatten(ParameterGroup& group, int64_t bucket_bytes) const {
@@ -60,7 +65,7 @@ Optimizer::Flat Optimizer::flatten(ParameterGroup& group, int64_t bucket_bytes) 
   const auto like = group.parameters.empty() ? at::TensorOptions(at::kFloat)
                                              : group.parameters.front().master.options().requires_grad(false);
   const auto zeros = [&](int64_t count) { return at::zeros({count}, like); };
-  flat.master = zeros(flat.layout.size()), flat.gradient = zeros(flat.layout.size());
+  flat.master = zeros(flat.layout.size());
   flat.first_moment = zeros(owned), flat.second_moment = zeros(owned);
   for (size_t i = 0; i < sizes.size(); ++i) {
     auto& parameter = group.parameters[i];
@@ -68,11 +73,41 @@ Optimizer::Flat Optimizer::flatten(ParameterGroup& group, int64_t bucket_bytes) 
     const at::Tensor view = slice(flat.master, range).view(parameter.master.sizes());
     view.copy_(parameter.master);
     parameter.master.set_data(view);  // every handle of this tensor sees the buffer from now on
-    parameter.gradient = slice(flat.gradient, range).view(parameter.master.sizes());
+  }
+  return flat;
+}
+
+void Optimizer::give_gradients(size_t index) {
+  auto& flat = flats_[index];
+  flat.gradient = at::zeros_like(flat.master);
+  flat.first_moment = flat.first_moment.to(flat.master.device());
+  flat.second_moment = flat.second_moment.to(flat.master.device());
+  auto& parameters = groups_[index].parameters;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    auto& parameter = parameters[i];
+    parameter.gradient = slice(flat.gradient, flat.layout.parameters()[i]).view(parameter.master.sizes());
     parameter.master.set_requires_grad(true);
     parameter.master.mutable_grad() = parameter.gradient;
   }
-  return flat;
+}
+
+void Optimizer::take_gradients(size_t index) {
+  auto& flat = flats_[index];
+  for (auto& parameter : groups_[index].parameters) {
+    parameter.gradient.reset();
+    parameter.master.mutable_grad().reset();
+    parameter.master.set_requires_grad(false);
+  }
+  flat.gradient.reset();
+  flat.first_moment = flat.first_moment.to(at::kCPU);
+  flat.second_moment = flat.second_moment.to(at::kCPU);
+}
+
+void Optimizer::activate(size_t index, bool active) {
+  const c10::AutoGradMode no_grad(false);
+  if (std::exchange(groups_.at(index).active, active) == active) return;
+  EE_CHECK(!flats_[index].reduced, "the {} is under way", groups_[index].title());
+  active ? give_gradients(index) : take_gradients(index);
 }
 
 Range Optimizer::share(const Flat& flat, Range bucket) const {
@@ -86,7 +121,8 @@ void Optimizer::reduce(size_t index) {
   wait_for(works_);
   const auto& group = groups_.at(index);
   auto& flat = flats_[index];
-  EE_CHECK(!std::exchange(flat.reduced, true), "exit at layer {} reduced twice in a step", group.layer);
+  EE_CHECK(group.active, "the {} is not trained in this step", group.title());
+  EE_CHECK(!std::exchange(flat.reduced, true), "{} reduced twice in a step", group.title());
   for (const auto& parameter : group.parameters)
     EE_CHECK(parameter.master.grad().is_same(parameter.gradient), "the gradient of {} has left its buffer",
              parameter.name);
@@ -106,7 +142,7 @@ std::vector<double> Optimizer::norms() const {
   std::vector<double> squares;
   for (size_t i = 0; i < groups_.size(); ++i) {
     double sum = 0.0;
-    for (const Range bucket : flats_[i].layout.buckets())
+    for (const Range bucket : groups_[i].active ? flats_[i].layout.buckets() : std::vector<Range>{})
       for (const Part& part : flats_[i].layout.parts(share(flats_[i], bucket))) {
         const double norm = at::linalg_vector_norm(slice(flats_[i].gradient, part.flat)).item<double>();
         sum += norm * norm / static_cast<double>(groups_[i].parameters[part.parameter].tensor_copies);
@@ -120,7 +156,9 @@ std::vector<double> Optimizer::norms() const {
 }
 
 double Optimizer::global_norm(const std::vector<double>& norms) const {
-  double global = combine_norms(norms);
+  double global = 0.0;
+  for (size_t i = 0; i < norms.size(); ++i)
+    global = std::hypot(global, norms[i] / std::sqrt(static_cast<double>(groups_[i].stages)));
   if (!ranks_.pipeline || options_.clip != config::ClipMode::global) return global;
   std::vector<double> stages;
   for (const auto& row : gather_values(ranks_.pipeline, ranks_.device, {global})) stages.push_back(row[0]);
@@ -131,27 +169,29 @@ void Optimizer::check_finite(const std::vector<double>& norms, double global, in
   constexpr const char* kAdvice = "lower optimizer.lr, or look for broken weights with ee-convert verify";
   for (size_t i = 0; i < norms.size(); ++i)
     if (!std::isfinite(norms[i]))
-      throw base::UserError("the gradient of the exit at layer {} is not finite at step {}; {}",
-                            groups_[i].layer, step + 1, kAdvice);
+      throw base::UserError("the gradient of the {} is not finite at step {}; {}", groups_[i].title(),
+                            step + 1, kAdvice);
   if (!std::isfinite(global))
-    throw base::UserError("the gradient of an exit of another pipeline stage is not finite at step {}; {}",
-                          step + 1, kAdvice);
+    throw base::UserError("a gradient of another pipeline stage is not finite at step {}; {}", step + 1,
+                          kAdvice);
 }
 
 // Update ------------------------------------------------------------
 
-std::vector<double> Optimizer::step(double learning_rate, int64_t step) {
+std::vector<double> Optimizer::step(double learning_rate, int64_t step, std::optional<int64_t> updates) {
   const c10::AutoGradMode no_grad(false);
   wait_for(works_);
   for (size_t i = 0; i < flats_.size(); ++i)
-    EE_CHECK(flats_[i].reduced, "the exit at layer {} was not reduced in step {}", groups_[i].layer, step);
+    EE_CHECK(flats_[i].reduced == groups_[i].active, "the {} was not reduced in step {}", groups_[i].title(),
+             step);
   const auto norms = this->norms();
   const double global = global_norm(norms);
   check_finite(norms, global, step);
   const auto factors = clip_factors(norms, global, options_.clip, options_.clip_norm);
   std::vector<comm::Work> gathering;
   for (size_t i = 0; i < flats_.size(); ++i) {
-    update(i, learning_rate, step, factors[i]);
+    if (!groups_[i].active) continue;
+    update(i, learning_rate, updates.value_or(step), factors[i]);
     flats_[i].gradient.zero_();
     flats_[i].reduced = false;
     if (shard_state_)
@@ -189,7 +229,7 @@ std::vector<comm::Work> Optimizer::gather_shares(const Flat& flat, const at::Ten
 
 at::Tensor Optimizer::whole(const Flat& flat, const at::Tensor& state) const {
   if (!shard_state_ || !ranks_.data) return state;
-  at::Tensor buffer = at::zeros({flat.layout.size()}, state.options());
+  at::Tensor buffer = at::zeros({flat.layout.size()}, flat.master.options());
   for (const auto& piece : flat.updated) slice(buffer, piece.part.flat).copy_(slice(state, piece.state));
   auto works = gather_shares(flat, buffer);
   wait_for(works);

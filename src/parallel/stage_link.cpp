@@ -33,6 +33,10 @@ at::Tensor StageLink::receive(at::IntArrayRef sizes, const at::TensorOptions& op
   return receive_from(ranks_.pipeline.rank() - 1, sizes, options);
 }
 
+at::Tensor StageLink::receive_back(at::IntArrayRef sizes, const at::TensorOptions& options) const {
+  return receive_from(ranks_.pipeline.rank() + 1, sizes, options);
+}
+
 std::vector<double> StageLink::receive_numbers(size_t count) const {
   return receive_numbers_from(ranks_.pipeline.rank() - 1, count);
 }
@@ -45,11 +49,16 @@ std::vector<double> StageLink::receive_numbers_from(int64_t stage, size_t count)
 
 void StageLink::send(const at::Tensor& tensor) {
   while (under_way_ >= in_flight_) wait_for_oldest();
-  post(tensor.contiguous(), /*counts=*/true);
+  post(tensor.contiguous(), ranks_.pipeline.rank() + 1, /*counts=*/true);
+}
+
+void StageLink::send_back(const at::Tensor& tensor) {
+  while (under_way_ >= in_flight_) wait_for_oldest();
+  post(tensor.contiguous(), ranks_.pipeline.rank() - 1, /*counts=*/true);
 }
 
 void StageLink::send_numbers(const std::vector<double>& numbers) {
-  post(to_bytes(numbers, ranks_.device), /*counts=*/false);
+  post(to_bytes(numbers, ranks_.device), ranks_.pipeline.rank() + 1, /*counts=*/false);
 }
 
 void StageLink::send_numbers_to_first(const std::vector<double>& numbers) const {
@@ -60,9 +69,9 @@ void StageLink::finish() {
   while (!sent_.empty()) wait_for_oldest();
 }
 
-void StageLink::post(const at::Tensor& tensor, bool counts) {
+void StageLink::post(const at::Tensor& tensor, int stage, bool counts) {
   sent_.push_back({.tensor = tensor, .counts = counts});
-  sent_.back().work = ranks_.pipeline.send_async(tensor, ranks_.pipeline.rank() + 1);
+  sent_.back().work = ranks_.pipeline.send_async(tensor, stage);
   under_way_ += counts;
 }
 

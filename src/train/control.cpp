@@ -1,6 +1,7 @@
 #include "control.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace ee::train {
 
@@ -22,11 +23,14 @@ constexpr size_t kControlNumbers = 4;
 
 }  // namespace
 
-Report::Report(size_t exits, const Stage& stage, const StepResult& result)
-    : learning_rate(result.learning_rate), losses(exits, 0.0), gradient_norms(exits, 0.0) {
+Report::Report(size_t count, const Stage& stage, const StepResult& result)
+    : learning_rate(result.learning_rate), losses(count, 0.0), gradient_norms(count, 0.0) {
   const auto first = static_cast<std::ptrdiff_t>(stage.first_exit);
-  std::copy(result.losses.begin(), result.losses.end(), losses.begin() + first);
-  std::copy(result.gradient_norms.begin(), result.gradient_norms.end(), gradient_norms.begin() + first);
+  std::copy_n(result.losses.begin(), stage.exit_count, losses.begin() + first);
+  std::copy_n(result.gradient_norms.begin(), stage.exit_count, gradient_norms.begin() + first);
+  if (result.losses.size() == stage.exit_count) return;
+  losses.back() = result.losses.back();
+  gradient_norms.back() = result.gradient_norms.back();
 }
 
 StepResult to_result(const Report& report) {
@@ -46,9 +50,10 @@ Control exchange_control(Engine& engine, const Control& control, Report& report)
   } else {
     numbers = engine.link()->receive_numbers(kControlNumbers + 2 * exits);
   }
-  for (size_t i = 0; i < exits; ++i) {  // each exit's results are 0 on all stages but its own
+  for (size_t i = 0; i < exits;
+       ++i) {  // results are 0 on all stages but their own; the backbone's norm has parts
     report.losses[i] += numbers[kControlNumbers + i];
-    report.gradient_norms[i] += numbers[kControlNumbers + exits + i];
+    report.gradient_norms[i] = std::hypot(report.gradient_norms[i], numbers[kControlNumbers + exits + i]);
     numbers[kControlNumbers + i] = report.losses[i];
     numbers[kControlNumbers + exits + i] = report.gradient_norms[i];
   }

@@ -19,11 +19,11 @@ struct Control {
 // The results of a step, as far as stages have added theirs.
 struct Report {
   Report() = default;
-  Report(size_t exits, const Stage& stage, const StepResult& result);
+  Report(size_t count, const Stage& stage, const StepResult& result);
 
   int64_t step = 0;  // number of steps done; 0: nothing to report yet
   double learning_rate = 0;
-  std::vector<double> losses, gradient_norms;  // one a run's exit; 0 where not yet known
+  std::vector<double> losses, gradient_norms;  // one each of Job::loss_names(); 0 where not yet known
 };
 
 StepResult to_result(const Report& report);

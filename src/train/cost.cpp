@@ -1,12 +1,15 @@
 #include "ee/train/cost.h"
 
 #include <algorithm>
+#include <map>
 
+#include "backbone_groups.h"
 #include "ee/base/text.h"
 #include "ee/exits/exit_head.h"
 #include "ee/kernels/linear_cross_entropy.h"
 #include "ee/model/tensor_table.h"
 #include "process.h"
+#include "turns.h"
 
 namespace ee::train {
 
@@ -40,17 +43,51 @@ double backbone_elements(const Job& job, const Stage& stage) {
   return count;
 }
 
-double trained_elements(const Job& job, const Stage& stage) {
+double elements(const Job& job, const config::ExitSpec& spec) {
   double count = 0;
-  for (const auto& spec : job.exits_of(stage)) {
-    exits::ExitHead exit;
-    exit.spec = spec;
-    exits::visit_exit(job.folder.config(), exit,
-                      [&](const std::string&, const model::TensorShape& shape, at::Tensor&) {
-                        count += own_elements(job, shape);
-                      });
-  }
+  exits::ExitHead exit;
+  exit.spec = spec;
+  exits::visit_exit(job.folder.config(), exit,
+                    [&](const std::string&, const model::TensorShape& shape, at::Tensor&) {
+                      count += own_elements(job, shape);
+                    });
   return count;
+}
+
+// What is trained on a stage, by the unit of its turn (turns.h).
+std::map<int64_t, double> trained_elements(const Job& job, const Stage& stage) {
+  std::map<int64_t, double> units;
+  for (const auto& spec : job.exits_of(stage)) units[spec.depth()] += elements(job, spec);
+  if (job.options.train.backbone())
+    for (const auto& group : backbone_groups(job.folder.config(), stage))
+      for (const auto& tensor : group.tensors) units[group.unit] += own_elements(job, tensor.shape);
+  return units;
+}
+
+// Of the turn that trains most: all, unless groups take turns.
+double largest_turn(const Job& job, const std::map<int64_t, double>& units) {
+  const int64_t layers = job.folder.config().layers;
+  const Turns turns(job.options.train.hift, layers, job.options.seed);
+  double largest = 0;
+  for (int64_t step = 0; step < std::max<int64_t>(1, job.options.train.hift.groups); ++step) {
+    double sum = 0;
+    for (const auto& [unit, count] : units)
+      if (turns.active(step).contains(unit)) sum += count;
+    largest = std::max(largest, sum);
+  }
+  return largest;
+}
+
+// What mode all keeps besides: each recorded layer's input, or all that its graph holds, and one layer's
+// graph; all micro-batches of a step where stages wait for each other.
+double recorded(const Job& job, const Stage& stage, double stream, double layer_graph) {
+  if (!job.options.train.backbone()) return 0;
+  const auto layers = static_cast<double>(stage.last_layer - stage.first_layer + 1);
+  const double batches = stage.count == 1
+                             ? 1
+                             : static_cast<double>(job.options.batch.global_batch /
+                                                   job.options.batch.micro_batch / job.grid.data);
+  return batches * layers * (job.options.train.recompute ? stream : layer_graph) + 2 * layer_graph;
 }
 
 // What is alive at once: one layer's intermediates, or one exit's saved for its backward pass, and the chunk
@@ -72,20 +109,28 @@ double activations(const Job& job, const Stage& stage, double element_bytes) {
   }
   const double waiting =
       stage.is_last ? 0 : static_cast<double>(2 * stage.exit_count + 2) * tokens * element_bytes * hidden;
+  const double attention =
+      static_cast<double>((2 * model.heads + 2 * model.kv_heads) * model.head_dim) / ranks;
+  const double graph =
+      tokens * (element_bytes * (4 * hidden + 2 * attention + 4 * inner) + 2 * kFloatBytes * hidden);
   const auto chunk =
       static_cast<double>(std::min(kernels::LinearCrossEntropyOptions{}.vocab_chunk, model.vocab_size));
-  return waiting + tokens * element_bytes * 4 * hidden +
-         std::max(layer, exit + tokens * chunk * 2 * kFloatBytes);
+  return waiting + recorded(job, stage, tokens * element_bytes * hidden, graph) +
+         tokens * element_bytes * 4 * hidden + std::max(layer, exit + tokens * chunk * 2 * kFloatBytes);
 }
 
 RankMemory stage_memory(const Job& job, const Stage& stage) {
   const double element_bytes = job.element_bytes();
-  const double trained = trained_elements(job, stage) * kFloatBytes;
+  const auto units = trained_elements(job, stage);
+  double trained = 0;
+  for (const auto& [unit, count] : units) trained += count * kFloatBytes;
+  // The backbone's masters are the backbone, unless it computes in another dtype.
+  const bool copied = !job.options.train.backbone() || element_bytes != kFloatBytes;
   const double shares = job.options.parallel.shard_optimizer ? static_cast<double>(job.grid.data) : 1.0;
-  return {.backbone = backbone_elements(job, stage) * element_bytes,
+  return {.backbone = copied ? backbone_elements(job, stage) * element_bytes : 0,
           .masters = trained,
           .moments = 2 * trained / shares,
-          .gradients = trained,
+          .gradients = largest_turn(job, units) * kFloatBytes,
           .activations = activations(job, stage, element_bytes),
           .program = job.device == "cpu" ? static_cast<double>(resident_memory()) + kWorkingBytes : 0};
 }
@@ -118,13 +163,31 @@ std::string describe_grid(const Job& job, const Cost& cost) {
   return text;
 }
 
+std::string describe_training(const Job& job) {
+  const auto& train = job.options.train;
+  double parameters = 0;
+  for (const auto& entry : model::tensor_table(job.folder.config())) {
+    double count = 1;
+    for (const int64_t size : entry.shape) count *= static_cast<double>(size);
+    parameters += count;
+  }
+  return fmt::format("backbone  trained: {} parameters, final layer's loss with weight {}{}\n",
+                     base::format_count(parameters), train.final_weight,
+                     train.hift.groups == 0 ? ""
+                                            : fmt::format("; {} groups take turns, {}", train.hift.groups,
+                                                          name_of(train.hift.order)));
+}
+
 }  // namespace
 
 Cost estimate_cost(const Job& job) {
   const auto& model = job.folder.config();
   Cost cost;
   const Flops flops{model, static_cast<double>(job.options.batch.sequence_length)};
-  cost.flops_per_token = static_cast<double>(job.depth()) * flops.layer();
+  cost.flops_per_token = static_cast<double>(job.depth()) * flops.trained_layer(job.options.train);
+  if (job.options.train.backbone())
+    cost.flops_per_token +=
+        flops.exit(final_exit(model, job.options.train), job.options.exits.gradient_filter);
   for (const auto& spec : job.exits) {
     cost.exit_parameters.push_back(exits::parameter_count(model, spec));
     cost.flops_per_token += flops.exit(spec, job.options.exits.gradient_filter);
@@ -154,6 +217,7 @@ std::string describe(const Job& job, const Cost& cost) {
         to_string(spec.head), spec.weight, spec.temperature, count(cost.exit_parameters[i]),
         count(cost.exit_parameters[i]));
   }
+  if (options.train.backbone()) text += describe_training(job);
   text += describe_grid(job, cost);
   const double tokens = static_cast<double>(job.steps * job.tokens_per_step());
   text += fmt::format(

@@ -1,8 +1,9 @@
 #include "ee/train/engine.h"
 
-#include <algorithm>
+#include <cmath>
 
 #include "ee/exits/exit_loss.h"
+#include "full_step.h"
 #include "stage_walk.h"
 
 namespace ee::train {
@@ -23,17 +24,28 @@ optim::Parameter make_parameter(const model::Backbone& backbone, const std::stri
   return parameter;
 }
 
-// The exits' own tensors.
+// The exits' own tensors, then the backbone's where it is trained.
 std::vector<optim::ParameterGroup> parameters_of(const model::Backbone& backbone,
-                                                 std::vector<exits::ExitHead>& exits,
+                                                 std::vector<exits::ExitHead>& exits, FullStep* full,
                                                  const parallel::Ranks* ranks) {
   std::vector<optim::ParameterGroup> groups;
   for (auto& exit : exits) {
     auto& group = groups.emplace_back(optim::ParameterGroup{.layer = exit.spec.layer, .parameters = {}});
+    group.active = !full || full->is_active(exit.spec.depth());
     exits::visit_exit(backbone.config, exit,
                       [&](const std::string& name, const model::TensorShape& shape, at::Tensor& member) {
                         group.parameters.push_back(make_parameter(backbone, name, shape, member, ranks));
                       });
+  }
+  if (!full) return groups;
+  for (auto& trained : full->groups()) {
+    auto& group = groups.emplace_back(optim::ParameterGroup{.layer = trained.unit,
+                                                            .parameters = {},
+                                                            .name = trained.title,
+                                                            .stages = std::ssize(trained.stages),
+                                                            .active = full->is_active(trained.unit)});
+    for (const auto& tensor : trained.tensors)
+      group.parameters.push_back(make_parameter(backbone, tensor.name, tensor.shape, tensor.member, ranks));
   }
   return groups;
 }
@@ -49,51 +61,88 @@ optim::ReduceRanks reduce_ranks(const parallel::Ranks* ranks) {
           .device = ranks->device};
 }
 
-Stage whole(const model::Backbone& backbone, const std::vector<exits::ExitHead>& exits) {
-  Stage stage{.last_layer = 0, .loaded_layers = backbone.last_layer(), .exit_count = exits.size()};
-  for (const auto& exit : exits) stage.last_layer = std::max(stage.last_layer, exit.spec.depth());
-  return stage;
+Stage whole(const model::Backbone& backbone, const std::vector<exits::ExitHead>& exits,
+            const config::TuneOptions& options) {
+  std::vector<config::ExitSpec> specs;
+  for (const auto& exit : exits) specs.push_back(exit.spec);
+  return {.last_layer = run_depth(backbone.config, specs, options.train),
+          .loaded_layers = backbone.last_layer(),
+          .exit_count = exits.size()};
+}
+
+// The norms of the exits stay, those of the backbone's groups become one. What several stages hold counts for
+// its share.
+void join_backbone_norms(const std::vector<optim::ParameterGroup>& groups, size_t exits,
+                         std::vector<double>& norms) {
+  double joined = 0.0;
+  for (size_t i = exits; i < groups.size(); ++i)
+    joined = std::hypot(joined, norms[i] / std::sqrt(static_cast<double>(groups[i].stages)));
+  norms.resize(exits);
+  norms.push_back(joined);
 }
 
 }  // namespace
 
 Engine::Engine(Stage stage, model::Backbone backbone, std::vector<exits::ExitHead> exits,
-               const config::TuneOptions& options, int64_t steps, const parallel::Ranks* ranks)
+               const config::TuneOptions& options, int64_t steps, const parallel::Ranks* ranks,
+               at::ScalarType dtype)
     : stage_(std::move(stage)),
       backbone_(std::move(backbone)),
       exits_(std::move(exits)),
       options_(options),
       ranks_(ranks),
       link_(ranks ? std::make_unique<parallel::StageLink>(*ranks, options.parallel.in_flight) : nullptr),
-      optimizer_(options.optimizer, parameters_of(backbone_, exits_, ranks), reduce_ranks(ranks),
+      full_(options.train.backbone() ? std::make_unique<FullStep>(stage_, backbone_, dtype, options)
+                                     : nullptr),
+      optimizer_(options.optimizer, parameters_of(backbone_, exits_, full_.get(), ranks), reduce_ranks(ranks),
                  options.parallel.shard_optimizer),
       learning_rate_(options.optimizer, options.schedule, steps),
-      steps_(steps) {}
+      steps_(steps) {
+  if (full_) backbone_ = full_->computed();
+}
 
 Engine::Engine(model::Backbone backbone, std::vector<exits::ExitHead> exits,
                const config::TuneOptions& options, int64_t steps)
-    : Engine(whole(backbone, exits), backbone, exits, options, steps) {}
+    : Engine(whole(backbone, exits, options), backbone, exits, options, steps) {}
 
 Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;
 
 StepResult Engine::step(const data::BatchSource& source, int64_t step) {
-  const int64_t micro_batch = options_.batch.micro_batch;
-  const int64_t micro_batches = options_.batch.global_batch / micro_batch;
-  const double scale = optim::exit_weight_factor(options_.exits.weight_schedule, step, steps_) /
-                       static_cast<double>(micro_batches);
-  StepResult result{.losses = std::vector<double>(exits_.size(), 0.0),
+  const auto micro_batches = static_cast<double>(options_.batch.global_batch / options_.batch.micro_batch);
+  StepResult result{.losses = std::vector<double>(exits_.size() + (full_ ? 1 : 0), 0.0),
                     .gradient_norms = {},
-                    .learning_rate = learning_rate_.at(step)};
-  for (int64_t i = data_rank(); i < micro_batches; i += data_ranks()) {
-    const int64_t sample = step * options_.batch.global_batch + i * micro_batch;
-    accumulate(source.at(sample, micro_batch), scale, i + data_ranks() >= micro_batches, result.losses);
-  }
-  for (double& loss : result.losses) loss /= static_cast<double>(micro_batches);
+                    .learning_rate = learning_rate_.at(full_ ? full_->turns().rate_step(step) : step)};
+  accumulate(source, step, result.losses);
+  for (double& loss : result.losses) loss /= micro_batches;
   if (ranks_) result.losses = parallel::sum_numbers(ranks_->data, result.losses, ranks_->device);
-  result.gradient_norms = optimizer_.step(result.learning_rate, step);
+  const int64_t updates = full_ ? full_->turns().cycle(step) : step;
+  result.gradient_norms = optimizer_.step(result.learning_rate, step, updates);
+  if (full_) join_backbone_norms(optimizer_.groups(), exits_.size(), result.gradient_norms);
+  masters_changed();
   if (ranks_ && options_.parallel.schedule == config::PipelineSchedule::flush) ranks_->pipeline.barrier();
   return result;
+}
+
+void Engine::masters_changed() {
+  if (full_) full_->refresh();
+}
+
+void Engine::accumulate(const data::BatchSource& source, int64_t step, std::vector<double>& losses) {
+  const int64_t micro_batch = options_.batch.micro_batch;
+  const int64_t micro_batches = options_.batch.global_batch / micro_batch, own = micro_batches / data_ranks();
+  const double factor = optim::exit_weight_factor(options_.exits.weight_schedule, step, steps_);
+  const auto batch = [&](int64_t i) {  // of this replica
+    return source.at(step * options_.batch.global_batch + (data_rank() + i * data_ranks()) * micro_batch,
+                     micro_batch);
+  };
+  if (full_) {
+    const FullView view{stage_, exits_, optimizer_, link_.get(), ranks_};
+    full_->begin(view, step);
+    return full_->accumulate(view, own, batch, factor, micro_batches, losses);
+  }
+  for (int64_t i = 0; i < own; ++i)
+    accumulate(batch(i), factor / static_cast<double>(micro_batches), i + 1 == own, losses);
 }
 
 void Engine::accumulate(const data::Batch& batch, double scale, bool last, std::vector<double>& losses) {

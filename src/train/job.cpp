@@ -12,6 +12,7 @@
 #include "ee/comm/device.h"
 #include "ee/data/documents.h"
 #include "ee/tokenizer/tokenizer.h"
+#include "turns.h"
 
 namespace ee::train {
 namespace fs = std::filesystem;
@@ -103,6 +104,12 @@ void check_grid(const parallel::GridSizes& grid, const config::TuneOptions& opti
   plan_run(model, exits, options, /*loaded_layers=*/0);
 }
 
+void check_hift(const config::HiftOptions& options, const config::ModelConfig& model) {
+  if (options.groups > Turns::units(model.layers))
+    throw UserError("train.hift.groups is {}, but the embedding, {} layers and the head make only {} groups",
+                    options.groups, model.layers, Turns::units(model.layers));
+}
+
 }  // namespace
 
 parallel::GridSizes grid_sizes(const config::ParallelOptions& options, int64_t processes) {
@@ -123,24 +130,27 @@ double Job::element_bytes() const {
   return static_cast<double>(c10::elementSize(dtype));
 }
 
-int64_t Job::depth() const {
-  int64_t deepest = 0;
-  for (const auto& spec : exits) deepest = std::max(deepest, spec.depth());
-  return deepest;
+int64_t Job::depth() const { return run_depth(folder.config(), exits, options.train); }
+
+std::vector<std::string> Job::loss_names() const {
+  std::vector<std::string> names;
+  for (const auto& spec : exits) names.push_back(std::to_string(spec.layer));
+  if (options.train.backbone()) names.emplace_back("final");
+  return names;
 }
 
 int64_t Job::tokens_per_step() const { return options.batch.global_batch * options.batch.sequence_length; }
 
 std::vector<config::ExitSpec> select_exits(const config::ExitsConfig& available,
                                            const config::ExitsOptions& options,
-                                           const config::ModelConfig& model) {
+                                           const config::ModelConfig& model, bool backbone) {
   std::set<int64_t> wanted(options.train.begin(), options.train.end());
   std::vector<std::string> problems, layers;
   std::vector<config::ExitSpec> selected;
   for (const auto& spec : available.exits) {
     layers.push_back(std::to_string(spec.layer));
     if (!options.train.empty() && wanted.erase(spec.layer) == 0) continue;
-    if (exits::parameter_count(model, spec) == 0)
+    if (!backbone && exits::parameter_count(model, spec) == 0)
       problems.push_back(fmt::format(
           "the exit at layer {} has no parameters of its own, nothing can be trained", spec.layer));
     selected.push_back(spec);
@@ -170,7 +180,8 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   auto folder = checkpoint::ModelFolder::open(options.model.path);
   check_environment(options, folder);
   const std::string device = own_device(options.device, launch);
-  auto selected = select_exits(folder.exits(), options.exits, folder.config());
+  auto selected = select_exits(folder.exits(), options.exits, folder.config(), options.train.backbone());
+  check_hift(options.train.hift, folder.config());
   check_grid(grid, options, folder.config(), selected);  // before the text is read
   const auto tokenizer = tokenizer::Tokenizer::load(folder.path());
   const int64_t separator = document_separator(*tokenizer, folder);

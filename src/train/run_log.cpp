@@ -68,14 +68,16 @@ void RunLog::flush(int64_t step) {
   const double speed = static_cast<double>(job_.tokens_per_step()) / seconds;
   nlohmann::json losses = nlohmann::json::object(), norms = nlohmann::json::object();
   std::string loss_text;
-  for (size_t i = 0; i < job_.exits.size(); ++i) {
-    const auto layer = std::to_string(job_.exits[i].layer);
+  const auto names = job_.loss_names();
+  for (size_t i = 0; i < names.size(); ++i) {
+    const auto& layer = names[i];
+    const auto tag = i < job_.exits.size() ? "exit_" + layer : layer;
     const double loss = mean(interval_, loss_of, i), norm = mean(interval_, norm_of, i);
     losses[layer] = loss;
     norms[layer] = norm;
     loss_text += fmt::format("  {}: {:.3f}", layer, loss);
-    scalar("loss/exit_" + layer, loss, step);
-    scalar("gradient_norm/exit_" + layer, norm, step);
+    scalar("loss/" + tag, loss, step);
+    scalar("gradient_norm/" + tag, norm, step);
   }
   const double rate = interval_.back().learning_rate;
   const double samples = static_cast<double>(step * job_.options.batch.global_batch);

@@ -2,7 +2,8 @@
 //
 // metrics.jsonl has one object a line, told apart by their keys:
 //   {"step", "tokens", "epoch", "loss": {"10": ..}, "gradient_norm": {"10": ..}, "learning_rate",
-//    "seconds_per_step", "tokens_per_second", "peak_memory_bytes"}          means over the log interval
+//    "seconds_per_step", "tokens_per_second", "peak_memory_bytes"}          means over the log interval;
+//    with train.mode all, "final" beside the layers: the final layer's loss, the backbone's gradient
 //   {"step", "evaluation": {"tokens", "exits": [{"layer", "loss", "perplexity", "agreement"}], "final":
 //   {..}}}
 //   {"step", "event": "start" | "resume" | "checkpoint" | "stop" | "end"}

@@ -75,6 +75,8 @@ std::vector<parallel::StageTimes> stage_times(const Job& job, const MeasuredTime
 }  // namespace
 
 MeasuredTimes measure_times(const Job& job) {
+  if (job.options.train.backbone())
+    throw base::UserError("--simulate knows forward pipelines only; leave it out with train.mode all");
   const c10::AutoGradMode no_grad(false);
   at::set_num_threads(static_cast<int>(job.options.threads));
   checkpoint::LoadOptions load{.device = comm::open_device(job.device),

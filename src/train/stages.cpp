@@ -21,15 +21,33 @@ double Flops::exit(const config::ExitSpec& spec, double gradient_filter) const {
   return branch + head() * (1 + backward);
 }
 
+config::ExitSpec final_exit(const config::ModelConfig& model, const config::TrainOptions& train) {
+  return {.layer = model.layers,
+          .kind = config::ExitKind::norm,
+          .head = config::HeadKind::shared,
+          .norm = config::NormKind::shared,
+          .weight = train.final_weight};
+}
+
+int64_t run_depth(const config::ModelConfig& model, const std::vector<config::ExitSpec>& exits,
+                  const config::TrainOptions& train) {
+  int64_t depth = train.backbone() ? model.layers : 0;
+  for (const auto& spec : exits) depth = std::max(depth, spec.depth());
+  return depth;
+}
+
 std::vector<Stage> plan_run(const config::ModelConfig& model, const std::vector<config::ExitSpec>& exits,
                             const config::TuneOptions& options, int64_t loaded_layers) {
-  int64_t depth = 1;  // a stage is never empty
-  for (const auto& spec : exits) depth = std::max(depth, spec.depth());
+  const int64_t depth =
+      std::max<int64_t>(1, run_depth(model, exits, options.train));  // a stage is never empty
   const Flops flops{model, static_cast<double>(options.batch.sequence_length)};
   std::vector<parallel::DepthCost> costs(static_cast<size_t>(depth + 1));
-  for (int64_t layer = 1; layer <= depth; ++layer) costs[static_cast<size_t>(layer)].layer = flops.layer();
+  for (int64_t layer = 1; layer <= depth; ++layer)
+    costs[static_cast<size_t>(layer)].layer = flops.trained_layer(options.train);
   for (const auto& spec : exits)
     costs[static_cast<size_t>(spec.depth())].exits += flops.exit(spec, options.exits.gradient_filter);
+  if (options.train.backbone())
+    costs.back().exits += flops.exit(final_exit(model, options.train), options.exits.gradient_filter);
 
   const auto plan = parallel::plan_stages(costs, options.parallel.pipeline);
   double total = 0;
@@ -41,8 +59,11 @@ std::vector<Stage> plan_run(const config::ModelConfig& model, const std::vector<
                 .loaded_layers = plan[s].last_layer,
                 .is_first = s == 0,
                 .is_last = s + 1 == plan.size(),
+                .index = static_cast<int64_t>(s),
+                .count = static_cast<int64_t>(plan.size()),
                 .share = plan[s].total() / total,
-                .needs_head = false};
+                .needs_head = false,
+                .head_stages = {}};
     if (stage.is_last) stage.loaded_layers = std::max(loaded_layers, stage.last_layer);
     stage.needs_head = stage.is_last && stage.loaded_layers == model.layers;
     if (s > 0) stage.first_exit = stages.back().first_exit + stages.back().exit_count;
@@ -53,6 +74,10 @@ std::vector<Stage> plan_run(const config::ModelConfig& model, const std::vector<
     }
     stages.push_back(std::move(stage));
   }
+  std::vector<int64_t> with_head;
+  for (const auto& stage : stages)
+    if (stage.needs_head) with_head.push_back(stage.index);
+  for (auto& stage : stages) stage.head_stages = with_head;
   return stages;
 }
 

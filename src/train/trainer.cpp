@@ -29,21 +29,23 @@ double seconds_since(Clock::time_point begin) {
 // This rank's share: the layers and exits of its stage, of which it reads only its slices.
 Engine load_engine(const Job& job, const parallel::Ranks* ranks) {
   const Stage& stage = job.stages.at(ranks ? static_cast<size_t>(ranks->grid.position().pipeline) : 0);
-  auto backbone =
-      checkpoint::load_backbone(job.folder, {.device = comm::open_device(job.device),
-                                             .precision = job.options.model.precision,
-                                             .first_layer = stage.first_layer,
-                                             .last_layer = stage.loaded_layers,
-                                             .embedding = stage.is_first,
-                                             .head = stage.needs_head,
-                                             .max_positions = job.options.batch.sequence_length,
-                                             .ranks = ranks ? ranks->tensor : parallel::TensorRanks()});
+  auto backbone = checkpoint::load_backbone(
+      job.folder, {.device = comm::open_device(job.device),
+                   .precision = job.options.train.backbone() ? config::Precision::f32  // masters
+                                                             : job.options.model.precision,
+                   .first_layer = stage.first_layer,
+                   .last_layer = stage.loaded_layers,
+                   .embedding = stage.is_first,
+                   .head = stage.needs_head,
+                   .max_positions = job.options.batch.sequence_length,
+                   .ranks = ranks ? ranks->tensor : parallel::TensorRanks()});
   std::vector<int64_t> layers;
   for (const auto& spec : job.exits_of(stage)) layers.push_back(spec.layer);
   std::vector<exits::ExitHead> exits;
   if (!layers.empty()) exits = checkpoint::load_exits(job.folder, backbone, layers, at::kFloat);
   for (size_t i = 0; i < exits.size(); ++i) exits[i].spec = job.exits_of(stage)[i];  // with the overrides
-  return {stage, std::move(backbone), std::move(exits), job.options, job.steps, ranks};
+  const auto dtype = checkpoint::compute_dtype(job.folder, job.options.model.precision, backbone.device());
+  return {stage, std::move(backbone), std::move(exits), job.options, job.steps, ranks, dtype};
 }
 
 // One rank's part in the run. All ranks go through the same steps; what to do between two of them is decided
@@ -117,7 +119,7 @@ class Run {
       world_->check();
     }
     const auto begin = Clock::now();
-    report_ = Report(job_.exits.size(), engine_.stage(), engine_.step(job_.training, state_.step));
+    report_ = Report(job_.loss_names().size(), engine_.stage(), engine_.step(job_.training, state_.step));
     ++state_.step;
     step_seconds_ = waited + seconds_since(begin);
     waited_seconds_ = waited;
@@ -184,10 +186,10 @@ class Run {
   void write_output() {
     const auto tensors = model_tensors(job_, engine_);
     if (writes())
-      checkpoint::write_model_folder(job_.folder, output_specs(), tensors, job_.options.output,
-                                     checkpoint::stored_exit_dtype(job_.folder));
+      checkpoint::write_model_folder(job_.folder, output_specs(), tensors.exits, job_.options.output,
+                                     checkpoint::stored_exit_dtype(job_.folder), tensors.backbone);
     else
-      take_part(tensors);
+      take_part(tensors.backbone), take_part(tensors.exits);
     wait_until_written();
     event("end");
     message(fmt::format("wrote {}", job_.options.output));

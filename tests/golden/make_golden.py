@@ -145,4 +145,5 @@ def main():
         print(name, "logits std", float(logits.std()))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -244,9 +244,8 @@ void not_finite(const Rank& me) {
     } catch (const base::UserError& error) {
       message = error.what();
     }
-    const auto* expected = stage == 0
-                               ? "the gradient of the exit at layer 5 is not finite at step 8"
-                               : "the gradient of an exit of another pipeline stage is not finite at step 8";
+    const auto* expected = stage == 0 ? "the gradient of the exit at layer 5 is not finite at step 8"
+                                      : "a gradient of another pipeline stage is not finite at step 8";
     EE_CHECK(message.starts_with(expected), "rank {} said: {}", me.rank(), message);
     expect_same_bits(masters(optimizer), before, "masters after the error");
   }

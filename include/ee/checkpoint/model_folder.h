@@ -86,9 +86,11 @@ std::string fingerprint(const TensorFiles& backbone_files);
 // A complete new model folder: `source`'s backbone, tokenizer and other files linked or copied byte for byte,
 // plus the exits (`tensors`: all that `specs` own, asked for in order, stored as `stored`). Appears complete
 // or not at all; UserError if `target` exists.
+// `backbone`: in place of the source's weights, all tensors of its tensor table (asked for before the exits,
+// stored in its dtype); empty: the source's.
 void write_model_folder(const ModelFolder& source, const std::vector<config::ExitSpec>& specs,
                         const TensorSources& tensors, const std::filesystem::path& target,
-                        at::ScalarType stored);
+                        at::ScalarType stored, const TensorSources& backbone = {});
 void write_model_folder(const ModelFolder& source, std::vector<exits::ExitHead>& exits,
                         const std::filesystem::path& target, at::ScalarType stored);
 

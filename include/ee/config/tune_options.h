@@ -19,6 +19,8 @@ enum class WeightShape { constant, linear, cosine };  // how a warm-up or cool-d
 enum class DecayShape { constant, linear, cosine };
 enum class ClipMode { per_exit, global, none };
 enum class PipelineSchedule { streaming, flush };  // flush: the pipeline is empty at the end of each step
+enum class TrainMode { exits, all };               // all: the backbone as well (EE-LLM)
+enum class HiftOrder { bottom_up, top_down, random };
 
 constexpr std::array<EnumName<Precision>, 3> enum_names(Precision) {
   return {{{Precision::stored, "stored"}, {Precision::f32, "f32"}, {Precision::bf16, "bf16"}}};
@@ -41,6 +43,15 @@ constexpr std::array<EnumName<ClipMode>, 3> enum_names(ClipMode) {
 
 constexpr std::array<EnumName<PipelineSchedule>, 2> enum_names(PipelineSchedule) {
   return {{{PipelineSchedule::streaming, "streaming"}, {PipelineSchedule::flush, "flush"}}};
+}
+
+constexpr std::array<EnumName<TrainMode>, 2> enum_names(TrainMode) {
+  return {{{TrainMode::exits, "exits"}, {TrainMode::all, "all"}}};
+}
+constexpr std::array<EnumName<HiftOrder>, 3> enum_names(HiftOrder) {
+  return {{{HiftOrder::bottom_up, "bottom_up"},
+           {HiftOrder::top_down, "top_down"},
+           {HiftOrder::random, "random"}}};
 }
 
 struct ModelOptions {
@@ -82,6 +93,24 @@ struct ExitsOptions {
   double gradient_filter = 1.0 / 16384;
   WeightScheduleOptions weight_schedule;
   bool operator==(const ExitsOptions&) const = default;
+};
+
+struct HiftOptions {   // hierarchical full-parameter tuning (arXiv 2401.15207)
+  int64_t groups = 0;  // 0: all layers in every step
+  HiftOrder order = HiftOrder::bottom_up;
+  bool operator==(const HiftOptions&) const = default;
+};
+
+struct TrainOptions {
+  static constexpr const char* kShorthand = "mode";  // "train": "all" says {"mode": "all"}
+
+  std::optional<TrainMode> mode;  // none: exits, or all where hift has groups
+  bool recompute = true;
+  double final_weight = 1.0;
+  HiftOptions hift;
+
+  bool backbone() const { return mode.value_or(TrainMode::exits) == TrainMode::all || hift.groups > 0; }
+  bool operator==(const TrainOptions&) const = default;
 };
 
 struct OptimizerOptions {
@@ -150,6 +179,7 @@ struct TuneOptions {
   ModelOptions model;
   std::string output;
   DataOptions data;
+  TrainOptions train;
   ExitsOptions exits;
   OptimizerOptions optimizer;
   ScheduleOptions schedule;
@@ -219,6 +249,30 @@ void visit(Visitor& v, ExitsOptions& o) {
 }
 
 template <typename Visitor>
+void visit(Visitor& v, HiftOptions& o) {
+  v(o.groups, "groups",
+    "embedding, layers and head in this many groups, of which each step trains one in turn; the learning "
+    "rate "
+    "moves on when all had their turn; 0: every step trains all",
+    at_least(0));
+  v(o.order, "order", "of the groups; random: drawn once, from the seed");
+}
+
+template <typename Visitor>
+void visit(Visitor& v, TrainOptions& o) {
+  v(o.mode, "mode",
+    "exits: on the frozen backbone; all: every parameter of the model; \"train\": \"all\" is short for it, "
+    "and "
+    "hift.groups implies it");
+  v(o.recompute, "recompute",
+    "with mode all: run each layer again in the backward pass and keep only its input until then; false: "
+    "faster, but holds all layers' activations");
+  v(o.final_weight, "final_weight", "with mode all: weight of the final layer's loss beside the exits'",
+    at_least(0));
+  v.section(o.hift, "hift", "one group of layers at a time, which needs less memory");
+}
+
+template <typename Visitor>
 void visit(Visitor& v, OptimizerOptions& o) {
   v(o.lr, "lr", "peak learning rate of AdamW", more_than(0));
   v(o.beta1, "beta1", "decay of the gradient's running mean", below_one());
@@ -226,7 +280,9 @@ void visit(Visitor& v, OptimizerOptions& o) {
   v(o.eps, "eps", "added to the root of the second moment", more_than(0));
   v(o.weight_decay, "weight_decay", "decoupled weight decay of matrices; norm weights and biases have none",
     at_least(0));
-  v(o.clip, "clip", "gradient norm that is limited: of each exit alone, of all exits together, or none");
+  v(o.clip, "clip",
+    "gradient norm that is limited: of each exit alone (and each layer, where they are trained), of all "
+    "together, or none");
   v(o.clip_norm, "clip_norm", "limit of that gradient norm", more_than(0));
 }
 
@@ -295,8 +351,9 @@ void visit(Visitor& v, TuneOptions& o) {
   v.section(o.model, "model", "what is tuned");
   v(o.output, "output", "folder of the tuned model; must not exist", required());
   v.section(o.data, "data", "text to tune on");
+  v.section(o.train, "train", "the exits alone, or the whole model with them");
   v.section(o.exits, "exits", "which exits are tuned, and their losses");
-  v.section(o.optimizer, "optimizer", "AdamW over the exits' own parameters");
+  v.section(o.optimizer, "optimizer", "AdamW over what is trained");
   v.section(o.schedule, "schedule", "learning rate over the steps");
   v.section(o.batch, "batch", "tokens in a step");
   v(o.steps, "steps", "length of the run in steps; give exactly one of steps, tokens, epochs", at_least(0));

@@ -13,14 +13,16 @@ struct ExitLossOptions {
   double scale = 1.0;  // exit weight / number of micro-batches a step
 };
 
-// Runs the exit forward and backward on `input` (no gradient goes into it): adds to the .grad of the exit's
+// Runs the exit forward and backward on `input`: adds to the .grad of the exit's
 // parameters d(scale * mean over tokens of [token weight *] cross entropy). Everything but the gradients is
 // freed on return. targets [batch, seq] i64, kernels::kIgnoreToken where there is none; means are over the
 // others. The confidence weight is the exit's largest probability at its temperature, detached and not
 // normalized (EE-Tuning, dynamic token-wise loss weighting). Returns the mean cross entropy without weights
 // and scale, comparable to evaluation; 0 and no gradient when no token has a target.
+// No gradient goes into the input, unless `input_gradient` asks for it: then it is d(the same) / d input.
 double accumulate_exit_gradient(const model::Backbone& backbone, ExitHead& exit, const ExitInput& input,
-                                const at::Tensor& targets, const ExitLossOptions& options);
+                                const at::Tensor& targets, const ExitLossOptions& options,
+                                ExitInput* input_gradient = nullptr);
 
 // No gradient: per-token loss, confidence and argmax of the exit.
 kernels::TokenStats exit_stats(const model::Backbone& backbone, const ExitHead& exit, const ExitInput& input,

@@ -1,5 +1,5 @@
-// AdamW on the exits' float32 master weights: the sum of gradients over data-parallel ranks, clipping,
-// update.
+// AdamW on float32 master weights, group by group (an exit; a layer of the backbone): the sum of gradients
+// over data-parallel ranks, clipping, update.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -31,10 +31,16 @@ struct Parameter {
   static Parameter make(std::string name, at::Tensor master);
 };
 
-// The parameters of one exit: what `clip: per_exit` clips together.
+// The parameters of one exit or of one layer: what `clip: per_exit` clips together.
 struct ParameterGroup {
   int64_t layer = 0;
   std::vector<Parameter> parameters;
+  std::string name = {};  // for messages; empty: "exit at layer <layer>"
+  // Pipeline stages that hold the same group with the same gradient: its norm counts once.
+  int64_t stages = 1;
+  bool active = true;  // see Optimizer::activate()
+
+  std::string title() const;
 };
 
 struct Moments {
@@ -66,18 +72,23 @@ class Optimizer {
             ReduceRanks ranks = {}, bool shard_state = false, int64_t bucket_bytes = kBucketBytes);
   Optimizer(Optimizer&&) = default;  // no copies: they would share their buffers
 
+  // Between two steps: whether a group takes part in the next ones. One that does not has no gradient buffer,
+  // its tensors require no gradients, and its moments lie on the CPU.
+  void activate(size_t index, bool active);
+
   // To be called when the last micro-batch of a step has added to the gradients of group `index`, for each
-  // group once a step, in the same order on all ranks. Starts their sum over the data-parallel ranks and
-  // returns; what is computed next overlaps with it. Waits for the sum of the group before: the messages of
-  // only one group take up memory.
+  // active group once a step, in the same order on all ranks. Starts their sum over the data-parallel ranks
+  // and returns; what is computed next overlaps with it. Waits for the sum of the group before: the messages
+  // of only one group take up memory.
   void reduce(size_t index);
 
   // Waits for the sums, clips, updates the masters in place and sets the gradients to zero. `step` counts
   // from 0 and is all the optimizer remembers besides the moments. Returns the norm of each group before
   // clipping, the same on all data- and tensor-parallel ranks. Waits for other pipeline stages only with
   // `clip: global`. UserError, on all ranks whose norms are put together, when one is not finite: nothing has
-  // been changed.
-  std::vector<double> step(double learning_rate, int64_t step);
+  // been changed. Groups that are not active stay as they are, with norm 0. `updates`: how often the active
+  // ones have been updated before, where that is not `step`.
+  std::vector<double> step(double learning_rate, int64_t step, std::optional<int64_t> updates = {});
 
   const std::vector<ParameterGroup>& groups() const { return groups_; }
 
@@ -94,13 +105,15 @@ class Optimizer {
   };
   struct Flat {  // the buffers of one group, f32
     FlatLayout layout;
-    at::Tensor master = {}, gradient = {};             // [layout.size()]
+    at::Tensor master = {}, gradient = {};             // [layout.size()]; no gradient: not active
     at::Tensor first_moment = {}, second_moment = {};  // [elements that this rank updates]
     std::vector<Piece> updated = {};                   // by this rank
     bool reduced = false;                              // in this step
   };
 
   Flat flatten(ParameterGroup& group, int64_t bucket_bytes) const;
+  void give_gradients(size_t index);
+  void take_gradients(size_t index);
   int64_t data_ranks() const { return ranks_.data ? ranks_.data->size() : 1; }
   Range share(const Flat& flat, Range bucket) const;
   std::vector<double> norms() const;

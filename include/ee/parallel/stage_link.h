@@ -1,5 +1,5 @@
 // Hidden states from one pipeline stage to the next, the few numbers that go ahead of them, and numbers from
-// later stages back to the first.
+// later stages back to the first; gradients go the other way.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,10 +21,14 @@ class StageLink {
   at::Tensor receive(at::IntArrayRef sizes, const at::TensorOptions& options) const;
   std::vector<double> receive_numbers(size_t count) const;
 
+  // From the next stage; the way back of gradients.
+  at::Tensor receive_back(at::IntArrayRef sizes, const at::TensorOptions& options) const;
+
   // To the next stage. Returns at once while fewer than `in_flight` tensors are under way.
   void send(const at::Tensor& tensor);
   void send_numbers(const std::vector<double>& numbers);  // do not count
-  // Returns when everything that was sent to the next stage has been taken.
+  void send_back(const at::Tensor& tensor);               // the same to the stage before
+  // Returns when everything that was sent to the neighbours has been taken.
   void finish();
 
   // From a later stage straight to the first one, past those between. Both return when done: the first stage
@@ -40,7 +44,7 @@ class StageLink {
   };
 
   at::Tensor receive_from(int stage, at::IntArrayRef sizes, const at::TensorOptions& options) const;
-  void post(const at::Tensor& tensor, bool counts);
+  void post(const at::Tensor& tensor, int stage, bool counts);
   void wait_for_oldest();
 
   const Ranks& ranks_;

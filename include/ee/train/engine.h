@@ -1,5 +1,6 @@
-// One optimizer step on the exits of one pipeline stage (EE-Tuning section 3.2): backbone forward without
-// autograd, exits' gradients one at a time as soon as their layer has run, then AdamW on the masters.
+// One optimizer step of one pipeline stage. On a frozen backbone (EE-Tuning section 3.2): backbone forward
+// without autograd, exits' gradients one at a time as soon as their layer has run, then AdamW on the masters.
+// With train.mode all the backbone is trained, too (EE-LLM): src/train/full_step.h.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,10 @@
 
 namespace ee::train {
 
-struct StepResult {
+class FullStep;
+
+struct StepResult {  // with mode all one entry more: the final layer's loss, the norm of the backbone's
+                     // gradient
   std::vector<double> losses;          // of each exit: mean over the step's tokens, before weights
   std::vector<double> gradient_norms;  // of each exit, before clipping
   double learning_rate = 0;
@@ -27,9 +31,11 @@ class Engine {
  public:
   // `backbone`: the layers of `stage`. `exits`: its exits, f32 masters (this tensor rank's slices), ascending
   // by layer; they become trainable. `steps`: of the whole run, for the schedules. `ranks` (outlives the
-  // engine; null: a single process) all have an engine.
+  // engine; null: a single process) all have an engine. With mode all the backbone is f32, too: its tensors
+  // become masters, and `dtype` is what is computed in.
   Engine(Stage stage, model::Backbone backbone, std::vector<exits::ExitHead> exits,
-         const config::TuneOptions& options, int64_t steps, const parallel::Ranks* ranks = nullptr);
+         const config::TuneOptions& options, int64_t steps, const parallel::Ranks* ranks = nullptr,
+         at::ScalarType dtype = at::kFloat);
   // Of all layers and all exits.
   Engine(model::Backbone backbone, std::vector<exits::ExitHead> exits, const config::TuneOptions& options,
          int64_t steps);
@@ -46,14 +52,19 @@ class Engine {
   const Stage& stage() const { return stage_; }
   const model::Backbone& backbone() const { return backbone_; }
   std::vector<exits::ExitHead>& exits() { return exits_; }
-  optim::Optimizer& optimizer() { return optimizer_; }  // one group an exit, in the same order
+  // One group an exit, in the same order; with mode all then one a layer and end of the model
+  // (backbone_groups.h).
+  optim::Optimizer& optimizer() { return optimizer_; }
   const optim::Optimizer& optimizer() const { return optimizer_; }
+  // To be called when masters have been written to from outside.
+  void masters_changed();
   const parallel::Ranks* ranks() const { return ranks_; }
   parallel::StageLink* link() { return link_.get(); }  // null in a single process
 
  private:
   int64_t data_rank() const { return ranks_ ? ranks_->data.rank() : 0; }
   int64_t data_ranks() const { return ranks_ ? ranks_->data.size() : 1; }
+  void accumulate(const data::BatchSource& source, int64_t step, std::vector<double>& losses);
   // `last`: of the step, so that each exit's gradient is complete when its backward pass is.
   void accumulate(const data::Batch& batch, double scale, bool last, std::vector<double>& losses);
 
@@ -63,6 +74,7 @@ class Engine {
   config::TuneOptions options_;
   const parallel::Ranks* ranks_;
   std::unique_ptr<parallel::StageLink> link_;
+  std::unique_ptr<FullStep> full_;  // null: the backbone is frozen
   optim::Optimizer optimizer_;
   optim::LearningRate learning_rate_;
   int64_t steps_;

@@ -39,6 +39,8 @@ struct Job {
   int64_t tokens_per_step() const;  // predicted tokens
   // Layers to load: agreement with the final layer needs all of them, training alone only depth().
   int64_t loaded_layers() const { return validation ? folder.config().layers : depth(); }
+  // What losses are of: the exits' layers, and "final" where the backbone is trained.
+  std::vector<std::string> loss_names() const;
 };
 
 // Opens the model folder (headers only), picks and checks the exits, divides the work among the processes of
@@ -52,9 +54,10 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch = {}
 // The grid that `options` asks for, of `processes` processes. UserError: it needs another number of them.
 parallel::GridSizes grid_sizes(const config::ParallelOptions& options, int64_t processes);
 
-// The exits that `options` selects, with its overrides applied.
+// The exits that `options` selects, with its overrides applied. `backbone`: it is trained, too, so an exit
+// needs no parameters of its own.
 std::vector<config::ExitSpec> select_exits(const config::ExitsConfig& available,
                                            const config::ExitsOptions& options,
-                                           const config::ModelConfig& model);
+                                           const config::ModelConfig& model, bool backbone = false);
 
 }  // namespace ee::train
