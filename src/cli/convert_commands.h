@@ -6,6 +6,7 @@
 
 namespace ee::cli {
 
+int convert_create(const std::vector<std::string>& args);
 int convert_attach(const std::vector<std::string>& args);
 int convert_move(const std::vector<std::string>& args);
 int convert_inspect(const std::vector<std::string>& args);

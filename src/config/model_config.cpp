@@ -146,6 +146,8 @@ ModelConfig read_config_file(const std::filesystem::path& file) {
 
 }  // namespace
 
+ModelConfig read_model_config_file(const std::filesystem::path& file) { return read_config_file(file); }
+
 ModelConfig read_model_config(const std::filesystem::path& folder) {
   if (!std::filesystem::is_directory(folder))
     throw base::UserError("{} is not a folder; a model is a Hugging Face folder with config.json",

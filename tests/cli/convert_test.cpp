@@ -128,5 +128,32 @@ TEST_F(ConvertTest, HelpDescribesEveryCommand) {
     EXPECT_THAT(run(command, {"--help"}), AllOf(HasSubstr("usage: ee-convert"), HasSubstr("--help")));
 }
 
+TEST_F(ConvertTest, CreatesARandomModelThatCanGetExits) {
+  const Args args = {"--config", path("model/config.json"), "--tokenizer", path("model"), "--output",
+                     path("new")};
+  run(convert_create, args);
+  run(convert_attach, {"--model", path("new"), "--output", path("with"), "--exit-layers", "2"});
+  const auto folder = checkpoint::ModelFolder::open_backbone(path("new"));
+  EXPECT_EQ(folder.config(), checkpoint::ModelFolder::open_backbone(path("model")).config());
+  const auto backbone = checkpoint::load_backbone(folder, {});
+  EXPECT_NEAR(backbone.layer(1).attention.q.weight.std().item<double>(), 0.02, 0.002);
+  EXPECT_LT(backbone.layer(1).mlp.down.weight.std().item<double>(), 0.01);
+  EXPECT_FALSE(at::equal(backbone.layer(1).mlp.up.weight, backbone.layer(2).mlp.up.weight));
+  EXPECT_TRUE(at::equal(backbone.final_norm, at::ones_like(backbone.final_norm)));
+}
+
+TEST_F(ConvertTest, CreateRefusesATokenizerThatIsTooLarge) {
+  auto config = nlohmann::json::parse(base::read_text_file(path("model/config.json")));
+  config["vocab_size"] = 100;
+  config["eos_token_id"] = 2;
+  std::ofstream(path("small.json")) << config;
+  EXPECT_THAT(
+      [&] {
+        convert_create(
+            {"--config", path("small.json"), "--tokenizer", path("model"), "--output", path("new")});
+      },
+      ThrowsMessage<UserError>(HasSubstr("vocab_size 100; raise it")));
+}
+
 }  // namespace
 }  // namespace ee::cli

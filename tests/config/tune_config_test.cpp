@@ -48,6 +48,7 @@ TuneOptions unusual() {
              TokenWeights::confidence,
              0.0,
              {WeightShape::cosine, 0.1, 0.2, 0.3, 0.4}};
+  o.train = {TrainMode::all, false, 0.5, {3, HiftOrder::random}};
   o.optimizer = {1.0 / 3, 0.8, 0.999, 1e-8, 0.1, ClipMode::global, 0.7};
   o.schedule = {0, 0.05, DecayShape::linear, 1e-7};
   o.batch = {1024, 3, 12};
@@ -251,6 +252,23 @@ TEST(TuneConfig, RefusesFilesThatAreNoConfig) {
   EXPECT_THAT(error_of(std::string(1'000'000, '[')), HasSubstr("not valid JSON"));
   EXPECT_THAT(error_of(plus("\"seed\": " + std::string(1'000'000, '[') + std::string(1'000'000, ']'))),
               HasSubstr("seed: expected integer, got a list"));
+}
+
+TEST(TuneConfig, TextInPlaceOfTrainIsItsMode) {
+  EXPECT_EQ(parse(plus(R"("train": "all")")).train.mode, TrainMode::all);
+  EXPECT_EQ(parse(kSmallest, {"train=all"}).train.mode, TrainMode::all);
+  EXPECT_EQ(parse(plus(R"("train": {"mode": "all", "final_weight": 2})"), {"train.recompute=false"}).train,
+            (TrainOptions{TrainMode::all, false, 2.0, {}}));
+  EXPECT_THAT(error_of(plus(R"("train": "al")")), HasSubstr("train.mode: \"al\" is unknown"));
+  EXPECT_THAT(error_of(plus(R"("train": 3)")), HasSubstr("train: expected object {...}"));
+}
+
+TEST(TuneConfig, GroupsThatTakeTurnsTrainTheBackbone) {
+  EXPECT_FALSE(parse(kSmallest).train.backbone());
+  EXPECT_TRUE(parse(plus(R"("train": {"hift": {"groups": 4}})")).train.backbone());
+  EXPECT_THAT(error_of(plus(R"("train": {"mode": "exits", "hift": {"groups": 4}})")),
+              HasSubstr("train.mode is exits"));
+  EXPECT_THAT(error_of(plus(R"("train": {"hift": {"order": "random"}})")), HasSubstr("train.hift.order"));
 }
 
 }  // namespace

@@ -60,14 +60,20 @@ void expect_equal_rows(const std::vector<nlohmann::json>& got, const std::vector
   }
 }
 
-void expect_equal_weights(const fs::path& got, const fs::path& expected, double tolerance) {
-  const auto a = checkpoint::TensorFiles::open_file(got / "exits.safetensors"),
-             b = checkpoint::TensorFiles::open_file(expected / "exits.safetensors");
+void expect_equal_file(const fs::path& got, const fs::path& expected, double tolerance) {
+  const auto a = checkpoint::TensorFiles::open_file(got), b = checkpoint::TensorFiles::open_file(expected);
   ASSERT_EQ(a.names(), b.names());
   for (const auto& [name, file] : b.names()) {
     ASSERT_EQ(a.alias(name).sizes(), b.alias(name).sizes()) << name;
     EXPECT_LT(a.alias(name).sub(b.alias(name)).abs().max().item<double>(), tolerance) << name;
   }
+}
+
+// Of a model folder, or of a checkpoint (which has one file for all that is trained).
+void expect_equal_weights(const fs::path& got, const fs::path& expected, double tolerance) {
+  expect_equal_file(got / "exits.safetensors", expected / "exits.safetensors", tolerance);
+  if (fs::exists(expected / "model.safetensors"))
+    expect_equal_file(got / "model.safetensors", expected / "model.safetensors", tolerance);
 }
 
 }  // namespace
@@ -186,6 +192,48 @@ TEST_F(GridEquality, UnevenHeadsAndSeveralReplicas) {
   expect_same(1, 1, 2, {{"shard_optimizer", true}});
   expect_same(2, 2, 2);
   expect_same(2, 2, 2, {{"sequence", true}, {"shard_optimizer", true}});
+}
+
+// The backbone as well: gradients go back through stages, and what several of them hold is trained as one.
+TEST_F(GridEquality, WholeModel) {
+  use_model(
+      test::tiny_config(),
+      {{.layer = 1, .kind = ExitKind::embedding, .position = ExitPosition::before, .norm = NormKind::none},
+       {.layer = 2, .kind = ExitKind::mlp, .weight = 0.5},
+       {.layer = 3, .kind = ExitKind::layer},
+       {.layer = 5, .kind = ExitKind::norm, .head = HeadKind::own, .norm = NormKind::shared}});
+  use_options({{"train", {{"mode", "all"}, {"final_weight", 0.75}}},
+               {"batch", {{"micro_batch", 1}, {"global_batch", 4}}},
+               {"exits", {{"gradient_filter", 0}}}});
+  expect_same(1, 1, 2);
+  expect_same(1, 1, 2, {{"shard_optimizer", true}});
+  expect_same(1, 2, 1);
+  expect_same(1, 4, 1);
+  expect_same(1, 2, 2);
+  expect_same(2, 1, 1);
+  expect_same(2, 2, 1, {{"sequence", true}});
+}
+
+TEST_F(GridEquality, WholeTiedModelWithoutRecomputation) {
+  auto model = test::tiny_config();
+  model.qkv_bias = model.output_bias = model.mlp_bias = model.tie_embeddings = true;
+  use_model(model, {{.layer = 2, .kind = ExitKind::norm}, {.layer = 4, .kind = ExitKind::mlp}});
+  use_options({{"train", {{"mode", "all"}, {"recompute", false}}},
+               {"batch", {{"micro_batch", 1}, {"global_batch", 2}}},
+               {"optimizer", {{"clip", "global"}}}});
+  expect_same(1, 3, 1, {{"in_flight", 1}});
+  expect_same(1, 2, 2, {{"shard_optimizer", true}});
+  expect_same(4, 1, 1, {{"sequence", true}});
+}
+
+TEST_F(GridEquality, LayersThatTakeTurns) {
+  use_model(test::tiny_config(), {{.layer = 3, .kind = ExitKind::mlp}, {.layer = 5, .kind = ExitKind::norm}});
+  use_options({{"train", {{"hift", {{"groups", 4}, {"order", "random"}}}}},
+               {"batch", {{"micro_batch", 1}, {"global_batch", 2}}},
+               {"exits", {{"gradient_filter", 0}}}});
+  expect_same(1, 1, 2);
+  expect_same(1, 1, 2, {{"shard_optimizer", true}});
+  expect_same(2, 1, 1);
 }
 
 // A run goes on where another grid stopped, again and again.

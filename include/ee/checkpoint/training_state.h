@@ -1,5 +1,5 @@
 // Checkpoints of a tuning run, to resume from: ROOT/step-N/ with
-//   exits.safetensors      the exits' f32 master weights
+//   exits.safetensors      f32 master weights of all that is trained
 //   optimizer.safetensors  f32 moments, named after their parameters
 //   state.json             TrainingState
 //   manifest.json          byte count and XXH3 checksum of each file above; written last

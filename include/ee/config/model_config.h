@@ -50,6 +50,9 @@ struct ModelConfig {
 // activation, rope type or sliding window, sizes that contradict each other.
 ModelConfig read_model_config(const std::filesystem::path& folder);
 
+// The same of one file in the format of config.json, under any name.
+ModelConfig read_model_config_file(const std::filesystem::path& file);
+
 // config.json text for a model that did not come with one (GGUF). read_model_config() gives `config` back.
 std::string write_model_config(const ModelConfig& config);
 

@@ -1,0 +1,82 @@
+#include "ee/checkpoint/create.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+
+#include "ee/base/error.h"
+#include "ee/base/file.h"
+#include "ee/tokenizer/tokenizer.h"
+#include "folder_parts.h"
+
+namespace ee::checkpoint {
+namespace fs = std::filesystem;
+using base::UserError;
+
+namespace {
+
+constexpr double kDeviation = 0.02;
+
+// What a tokenizer consists of in a Hugging Face folder, as far as it is there.
+constexpr const char* kTokenizerFiles[] = {
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model",     "vocab.json",
+    "merges.txt",     "added_tokens.json",     "chat_template.jinja", "special_tokens_map.json"};
+
+at::Tensor random_tensor(const model::TensorEntry& entry, int64_t layers, uint64_t seed) {
+  if (entry.name.ends_with(".bias")) return at::zeros(entry.shape, at::kFloat);
+  if (entry.shape.size() == 1) return at::ones(entry.shape, at::kFloat);
+  const bool output = entry.name.ends_with("o_proj.weight") || entry.name.ends_with("down_proj.weight");
+  at::Generator generator = at::detail::createCPUGenerator(seed);
+  return at::randn(entry.shape, generator, at::kFloat)
+      .mul_(kDeviation / (output ? std::sqrt(2.0 * static_cast<double>(layers)) : 1.0));
+}
+
+TensorSources random_sources(const config::ModelConfig& config, uint64_t seed) {
+  constexpr uint64_t kSeedStride = 1000003;  // keeps (seed, tensor) pairs apart
+  TensorSources sources;
+  for (const auto& entry : model::tensor_table(config)) {
+    const uint64_t own = seed * kSeedStride + sources.size();
+    sources.push_back({entry.name, entry.shape,
+                       [entry, layers = config.layers, own] { return random_tensor(entry, layers, own); }});
+  }
+  return sources;
+}
+
+at::ScalarType dtype_of(const config::ModelConfig& config) {
+  if (config.dtype == "bfloat16") return at::kBFloat16;
+  return config.dtype == "float16" ? at::kHalf : at::kFloat;
+}
+
+void copy_tokenizer(const fs::path& from, const fs::path& to) {
+  for (const char* name : kTokenizerFiles) {
+    if (!fs::exists(from / name)) continue;
+    base::OutputFile out(to / name);
+    out.write(base::MappedFile(from / name).bytes());
+    out.close();
+  }
+}
+
+}  // namespace
+
+void create_model(const CreateOptions& options) {
+  auto config = config::read_model_config_file(options.config);
+  const auto tokenizer = tokenizer::Tokenizer::load(options.tokenizer);
+  if (tokenizer->vocab_size() > config.vocab_size)
+    throw UserError("the tokenizer in {} has {} tokens, but {} says vocab_size {}; raise it",
+                    options.tokenizer.string(), tokenizer->vocab_size(), options.config.string(),
+                    config.vocab_size);
+  const at::ScalarType dtype = dtype_of(config);
+  if (config.dtype.empty()) config.dtype = "float32";
+  base::AtomicDirectory output(options.output);
+  copy_tokenizer(options.tokenizer, output.path());
+  base::OutputFile json(output.path() / "config.json");
+  json.write(config::write_model_config(config));
+  json.close();
+  write_backbone(output.path(), random_sources(config, options.seed), dtype);
+  output.commit();
+}
+
+}  // namespace ee::checkpoint
