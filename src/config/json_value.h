@@ -106,7 +106,7 @@ Json write_value(const T& field) {
   if constexpr (std::is_enum_v<T>) {
     return name_of(field);
   } else if constexpr (IsOptional<T>::value) {
-    return field ? Json(*field) : Json();
+    return field ? write_value(*field) : Json();
   } else {
     return field;
   }
