@@ -61,6 +61,10 @@ void attach_exits(const AttachOptions& options) {
   is_gguf(options.source) ? attach_to_gguf(options) : attach_to_folder(options);
 }
 
+void write_gguf_model(const fs::path& gguf, const fs::path& folder) {
+  write_gguf_as_folder(format::GgufFile(gguf), format::DType::f32, folder);
+}
+
 void move_exits(const fs::path& folder, config::ExitPosition position, const fs::path& output) {
   const ModelFolder source = ModelFolder::open(folder);
   const model::Backbone backbone = alias_backbone(source);

@@ -13,6 +13,8 @@ namespace {
 
 constexpr int64_t kMostThreads = 1024;
 
+}  // namespace
+
 config::Precision parse_precision(const std::string& text) {
   const std::optional<config::Precision> precision = config::value_of<config::Precision>(text);
   if (!precision) {
@@ -20,8 +22,6 @@ config::Precision parse_precision(const std::string& text) {
   }
   return *precision;
 }
-
-}  // namespace
 
 void ModelArguments::declare(CommandLine& line) {
   line.value("model", "DIR", folder, "model folder, with or without exits").required("model");
@@ -31,7 +31,7 @@ void ModelArguments::declare(CommandLine& line) {
              "threads that compute, 0: one per core, divided among the processes of a machine");
 }
 
-void ModelArguments::set_threads(int64_t processes) const {
+void set_threads(int64_t threads, int64_t processes) {
   if (threads < 0 || threads > kMostThreads) {
     throw base::UserError("option --threads: expected 0 to {}, got {}", kMostThreads, threads);
   }
@@ -41,6 +41,8 @@ void ModelArguments::set_threads(int64_t processes) const {
     at::set_num_threads(static_cast<int>(base::cores_for_each(processes)));
   }
 }
+
+void ModelArguments::set_threads(int64_t processes) const { cli::set_threads(threads, processes); }
 
 infer::LoadRequest ModelArguments::request() const {
   infer::LoadRequest request{.folder = folder, .precision = parse_precision(precision), .exits = {}};

@@ -8,6 +8,10 @@
 
 namespace ee::cli {
 
+config::Precision parse_precision(const std::string& text);  // UserError: an unknown one
+// Threads that compute; 0: the share of each of `processes` on this machine. UserError: out of range.
+void set_threads(int64_t threads, int64_t processes = 1);
+
 struct ModelArguments {
   std::string folder;
   std::string precision = "stored";

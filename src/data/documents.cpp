@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <system_error>
 
 #include "ee/base/error.h"
@@ -87,27 +88,77 @@ void check_utf8(std::string_view text, const fs::path& file) {
                     file.string(), static_cast<unsigned char>(text[bad]), bad);
 }
 
-std::string text_of(const nlohmann::json& line, const std::string& where) {
-  if (!line.is_object() || !line.contains("text"))
-    throw UserError("{}: no \"text\"; expected {{\"text\": \"...\"}}", where);
-  if (!line.at("text").is_string())
-    throw UserError("{}: \"text\" is {}, expected a string", where, line.at("text").type_name());
-  return line.at("text").get<std::string>();
+std::string string_of(const nlohmann::json& line, const char* key, const std::string& where) {
+  if (!line.is_object() || !line.contains(key))
+    throw UserError("{}: no \"{}\"; expected {{\"{}\": \"...\"}}", where, key, key);
+  if (!line.at(key).is_string())
+    throw UserError("{}: \"{}\" is {}, expected a string", where, key, line.at(key).type_name());
+  return line.at(key).get<std::string>();
+}
+
+std::vector<int64_t> tokens_of(const nlohmann::json& tokens, const std::string& where) {
+  if (!tokens.is_array() || !std::ranges::all_of(tokens, [](const auto& token) { return token.is_number_integer(); }))
+    throw UserError("{}: \"tokens\" is not an array of whole numbers; give token ids, or \"text\" alone", where);
+  return tokens.get<std::vector<int64_t>>();
+}
+
+Document document_of(const nlohmann::json& line, const std::string& where) {
+  if (line.is_object() && line.contains("tokens"))
+    return {.text = {}, .tokens = tokens_of(line.at("tokens"), where), .where = where};
+  return {.text = string_of(line, "text", where), .tokens = {}, .where = where};
 }
 
 }  // namespace
 
-void for_each_document(const fs::path& file, const std::function<void(std::string)>& visit) {
+void for_each_document(const fs::path& file, const std::function<void(Document)>& visit) {
+  const auto visit_unless_empty = [&](Document document) {
+    if (!document.text.empty() || !document.tokens.empty()) visit(std::move(document));
+  };
   if (file.extension() == ".jsonl") {
     format::JsonlReader lines(file);
-    for (nlohmann::json line; lines.next(line);)
-      if (auto text = text_of(line, lines.where()); !text.empty()) visit(std::move(text));
+    for (nlohmann::json line; lines.next(line);) visit_unless_empty(document_of(line, lines.where()));
     return;
   }
   const base::MappedFile mapped(file);
   const std::string_view text = as_text(mapped.bytes());
   check_utf8(text, file);
-  if (!text.empty()) visit(std::string(text));
+  visit_unless_empty({.text = std::string(text), .tokens = {}, .where = file.string()});
+}
+
+std::vector<int64_t> document_tokens(const Document& document, const tokenizer::Tokenizer& tokenizer) {
+  std::vector<int64_t> tokens = document.tokens;
+  if (tokens.empty()) {
+    tokens = tokenizer.encode(document.text);
+    if (tokenizer.adds_bos() && tokenizer.bos()) tokens.insert(tokens.begin(), *tokenizer.bos());
+    return tokens;
+  }
+  for (const int64_t token : tokens)
+    if (token < 0 || token >= tokenizer.vocab_size())
+      throw UserError("{}: token {} is outside the tokenizer's vocabulary of {}; make the file with this model",
+                      document.where, token, tokenizer.vocab_size());
+  if (tokenizer.eos() && tokens.back() == *tokenizer.eos()) tokens.pop_back();
+  return tokens;
+}
+
+std::vector<std::string> read_prompts(const fs::path& file) {
+  std::vector<std::string> prompts;
+  const auto add = [&](std::string prompt) {
+    if (!prompt.empty()) prompts.push_back(std::move(prompt));
+  };
+  if (file.extension() == ".jsonl") {
+    format::JsonlReader lines(file);
+    for (nlohmann::json line; lines.next(line);) add(string_of(line, "prompt", lines.where()));
+  } else {
+    const std::string text = base::read_text_file(file);
+    check_utf8(text, file);
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      if (line.ends_with('\r')) line.pop_back();
+      add(std::move(line));
+    }
+  }
+  if (prompts.empty()) throw UserError("{} holds no prompts; write one a line", file.string());
+  return prompts;
 }
 
 }  // namespace ee::data

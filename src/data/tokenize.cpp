@@ -20,22 +20,18 @@ namespace {
 
 constexpr int64_t kRoundBytes = 16 << 20;  // of text that wait for the threads
 
-std::vector<uint32_t> encode(const tokenizer::Tokenizer& tokenizer, const std::string& text) {
-  std::vector<uint32_t> tokens;
-  if (tokenizer.adds_bos() && tokenizer.bos()) tokens.push_back(static_cast<uint32_t>(*tokenizer.bos()));
-  for (const int64_t token : tokenizer.encode(text)) tokens.push_back(static_cast<uint32_t>(token));
-  return tokens;
-}
-
-// Tokenizes `texts` with `threads` threads that take the next document when they are free.
-std::vector<std::vector<uint32_t>> encode_all(const std::vector<std::string>& texts,
+// Tokenizes `documents` with `threads` threads that take the next document when they are free.
+std::vector<std::vector<uint32_t>> encode_all(const std::vector<Document>& documents,
                                               const tokenizer::Tokenizer& tokenizer, int threads) {
-  std::vector<std::vector<uint32_t>> results(texts.size());
+  std::vector<std::vector<uint32_t>> results(documents.size());
   std::vector<std::exception_ptr> errors(static_cast<size_t>(threads));
   std::atomic<size_t> next{0};
   const auto work = [&](size_t thread) {
     try {
-      for (size_t i = next++; i < texts.size(); i = next++) results[i] = encode(tokenizer, texts[i]);
+      for (size_t i = next++; i < documents.size(); i = next++) {
+        const auto tokens = document_tokens(documents[i], tokenizer);
+        results[i].assign(tokens.begin(), tokens.end());
+      }
     } catch (...) {
       errors[thread] = std::current_exception();
     }
@@ -86,24 +82,24 @@ class CacheWriter {
 
 void tokenize(const std::vector<fs::path>& files, const tokenizer::Tokenizer& tokenizer,
               const CorpusOptions& options, int64_t total_bytes, CacheWriter& writer) {
-  std::vector<std::string> texts;
+  std::vector<Document> documents;
   int64_t waiting = 0, done = 0;
   const auto flush = [&] {
-    for (const auto& tokens : encode_all(texts, tokenizer, options.threads))
+    for (const auto& tokens : encode_all(documents, tokenizer, options.threads))
       if (!tokens.empty()) writer.add_document(tokens);
     done += waiting;
     waiting = 0;
-    texts.clear();
+    documents.clear();
     if (options.progress) options.progress(done, total_bytes);
   };
   for (const auto& file : files) {
-    for_each_document(file, [&](std::string text) {
-      waiting += static_cast<int64_t>(text.size());
-      texts.push_back(std::move(text));
+    for_each_document(file, [&](Document document) {
+      waiting += static_cast<int64_t>(document.text.size() + document.tokens.size() * sizeof(int64_t));
+      documents.push_back(std::move(document));
       if (waiting >= kRoundBytes) flush();
     });
   }
-  if (!texts.empty()) flush();
+  if (!documents.empty()) flush();
 }
 
 // Tokenizer and contents decide; where the files lie does not matter, only how they are read.
@@ -114,7 +110,7 @@ std::string cache_key(const std::vector<fs::path>& files, const tokenizer::Token
   for (const auto& file : files) {
     const base::MappedFile mapped(file);
     total_bytes += static_cast<int64_t>(mapped.bytes().size());
-    hasher.update(fmt::format("\n{} {} {}", file.extension() == ".jsonl" ? "jsonl" : "text",
+    hasher.update(fmt::format("\n{} {} {}", file.extension() == ".jsonl" ? "jsonl with ids" : "text",
                               mapped.bytes().size(), base::hash_bytes(mapped.bytes())));
   }
   return hasher.digest();

@@ -42,11 +42,11 @@ std::vector<std::vector<int64_t>> read_sequences(const EvalData& data, const con
     if (stream.size() >= enough) {
       break;
     }
-    data::for_each_document(file, [&](const std::string& text) {
+    data::for_each_document(file, [&](const data::Document& document) {
       if (stream.size() >= enough) {
         return;
       }
-      const std::vector<int64_t> tokens = infer::encode_prompt(tokenizer, text);
+      const std::vector<int64_t> tokens = data::document_tokens(document, tokenizer);
       stream.insert(stream.end(), tokens.begin(), tokens.end());
       stream.insert(stream.end(), between.begin(), between.end());
     });

@@ -69,10 +69,15 @@ std::optional<Prediction> ask_exit(const model::Backbone& backbone, const exits:
 }
 
 Prediction ask_final_layer(const model::Backbone& backbone, const at::Tensor& rows) {
-  const at::Tensor normed =
-      model::rms_norm(last_row(rows), backbone.final_norm, backbone.config.rms_norm_eps);
-  return make_prediction(kFinalLayer, backbone.ranks.gather_vocabulary(at::linear(normed, backbone.head),
-                                                                       backbone.config.vocab_size));
+  return make_prediction(kFinalLayer, final_logits(backbone, last_row(rows)));
+}
+
+at::Tensor final_logits(const model::Backbone& backbone, const at::Tensor& rows) {
+  const at::Tensor normed = model::rms_norm(rows, backbone.final_norm, backbone.config.rms_norm_eps);
+  return backbone.ranks
+      .gather_vocabulary(at::linear(normed, backbone.head), backbone.config.vocab_size)
+      .flatten(0, 1)
+      .to(at::kCPU, at::kFloat);
 }
 
 at::Tensor as_ids(const model::Backbone& backbone, std::span<const int64_t> tokens) {

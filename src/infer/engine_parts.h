@@ -26,6 +26,9 @@ std::optional<Prediction> ask_exit(const model::Backbone& backbone, const exits:
 // What the model's own head says. `rows` [1, seq, hidden]: what leaves the last layer.
 Prediction ask_final_layer(const model::Backbone& backbone, const at::Tensor& rows);
 
+// The same for several rows: [batch, seq, hidden] -> [batch * seq, vocab] f32 on the CPU.
+at::Tensor final_logits(const model::Backbone& backbone, const at::Tensor& rows);
+
 // [1, tokens] i64 on the backbone's device.
 at::Tensor as_ids(const model::Backbone& backbone, std::span<const int64_t> tokens);
 

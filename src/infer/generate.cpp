@@ -66,14 +66,6 @@ class TextStream {
   size_t last_owner_ = 0;
 };
 
-std::vector<int64_t> end_tokens(const config::ModelConfig& config, const tokenizer::Tokenizer& tokenizer) {
-  std::vector<int64_t> tokens = config.eos_tokens;
-  if (tokenizer.eos()) {
-    tokens.push_back(*tokenizer.eos());
-  }
-  return tokens;
-}
-
 }  // namespace
 
 std::string_view to_string(FinishReason reason) {
@@ -135,6 +127,14 @@ void check_generate(const config::ModelConfig& config, std::span<const int64_t> 
         "prompt or lower --max-new-tokens",
         length, options.max_new_tokens, context);
   }
+}
+
+std::vector<int64_t> end_tokens(const config::ModelConfig& config, const tokenizer::Tokenizer& tokenizer) {
+  std::vector<int64_t> tokens = config.eos_tokens;
+  if (tokenizer.eos()) {
+    tokens.push_back(*tokenizer.eos());
+  }
+  return tokens;
 }
 
 Generation generate(const NextToken& next, const config::ModelConfig& config,

@@ -1,6 +1,11 @@
+#include <ATen/ops/index_put.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/tril.h>
 
+#include <algorithm>
+
 #include "ee/model/backbone.h"
+#include "ee/model/decode_step.h"
 #include "pointwise.h"
 
 namespace ee::model {
@@ -32,27 +37,63 @@ at::Tensor attend_to_cache(const at::Tensor& q, const at::Tensor& k, const at::T
   return at::scaled_dot_product_attention(rows, k, v, mask).reshape({batch, heads, seq, head_dim});
 }
 
-// x [batch, seq, hidden] -> [batch, seq, hidden]. Inside, all tokens and this rank's heads.
+// Attention of one new row a sequence, which is written into the cache first. q, k, v: [batch, 1, heads or
+// kv_heads, head_dim] before RoPE -> [batch, heads, 1, head_dim].
+at::Tensor attend_step(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const StepRows& rows,
+                       LayerCache& cache) {
+  const int64_t batch = q.size(0), heads = q.size(2), kv_heads = k.size(2), head_dim = q.size(3);
+  // For RoPE the batch is one sequence of rows, each with its own position.
+  const auto rotated = [&](const at::Tensor& t) { return rotate(t.transpose(0, 1), rows.cos, rows.sin); };
+  const c10::List<std::optional<at::Tensor>> place({rows.sequence, rows.positions});
+  cache.k.transpose(1, 2).index_put_(place, rotated(k).squeeze(0));
+  cache.v.transpose(1, 2).index_put_(place, v.squeeze(1));
+  // As in attend_to_cache(), query heads that share a key head are rows of it.
+  const at::Tensor queries = rotated(q).view({batch, kv_heads, heads / kv_heads, head_dim});
+  return at::scaled_dot_product_attention(queries, cache.k.narrow(2, 0, rows.longest),
+                                          cache.v.narrow(2, 0, rows.longest), rows.visible)
+      .reshape({batch, heads, 1, head_dim});
+}
+
+// x [batch, seq, hidden] -> [batch, seq, hidden]. Inside, all tokens and this rank's heads: `mix` makes
+// [batch, heads, seq, head_dim] of q, k and v [batch, seq, heads or kv_heads, head_dim] before RoPE.
+template <typename Mix>
 at::Tensor attention(const config::ModelConfig& config, const AttentionWeights& weights,
-                     const at::Tensor& stream, const RopeTable& rope, LayerCache* cache,
-                     const parallel::TensorRanks& ranks) {
+                     const at::Tensor& stream, const parallel::TensorRanks& ranks, const Mix& mix) {
   const at::Tensor x = ranks.enter(stream);
   const int64_t batch = x.size(0), seq = x.size(1);
-  const int64_t past = cache ? cache->length : 0;
+  const auto heads_of = [&](const at::Tensor& t) { return t.view({batch, seq, -1, config.head_dim}); };
+  const at::Tensor mixed = mix(heads_of(weights.q(x)), heads_of(weights.k(x)), heads_of(weights.v(x)));
+  return weights.o.leave(mixed.transpose(1, 2).reshape({batch, seq, -1}), ranks);
+}
+
+template <typename Mix>
+LayerTrace layer_around(const config::ModelConfig& config, const LayerWeights& weights, const at::Tensor& x,
+                        const parallel::TensorRanks& ranks, const Mix& mix) {
+  LayerTrace trace;
+  const at::Tensor normed = rms_norm(x, weights.input_norm, config.rms_norm_eps);
+  trace.post_attention = add_residual(attention(config, weights.attention, normed, ranks, mix), x);
+  trace.mlp_input = rms_norm(trace.post_attention, weights.post_attention_norm, config.rms_norm_eps);
+  trace.output = add_residual(mlp(weights.mlp, trace.mlp_input, ranks), trace.post_attention);
+  return trace;
+}
+
+// Consecutive positions of each sequence, all sequences equally long: behind what `cache` holds, if there is
+// one. q, k, v and result as attend_step().
+at::Tensor attend_block(at::Tensor q, at::Tensor k, const at::Tensor& v, const RopeTable& rope,
+                        LayerCache* cache) {
+  const int64_t seq = q.size(1), past = cache ? cache->length : 0;
   EE_CHECK(past + seq <= rope.cos.size(0), "positions {}..{} but the RoPE table has {}", past, past + seq - 1,
            rope.cos.size(0));
   const at::Tensor cos = rope.cos.narrow(0, past, seq), sin = rope.sin.narrow(0, past, seq);
-  const auto heads_of = [&](const at::Tensor& t) { return t.view({batch, seq, -1, config.head_dim}); };
-  const at::Tensor q = rotate(heads_of(weights.q(x)), cos, sin).transpose(1, 2);
-  at::Tensor k = rotate(heads_of(weights.k(x)), cos, sin).transpose(1, 2);
-  at::Tensor v = heads_of(weights.v(x)).transpose(1, 2);
+  const at::Tensor queries = rotate(std::move(q), cos, sin).transpose(1, 2);
+  at::Tensor keys = rotate(std::move(k), cos, sin).transpose(1, 2);
+  at::Tensor values = v.transpose(1, 2);
   if (cache) {
-    cache->append(k, v);
-    k = cache->k.narrow(2, 0, cache->length);
-    v = cache->v.narrow(2, 0, cache->length);
+    cache->append(keys, values);
+    keys = cache->k.narrow(2, 0, cache->length);
+    values = cache->v.narrow(2, 0, cache->length);
   }
-  const at::Tensor mixed = past == 0 ? attend_from_start(q, k, v) : attend_to_cache(q, k, v);
-  return weights.o.leave(mixed.transpose(1, 2).reshape({batch, seq, -1}), ranks);
+  return past == 0 ? attend_from_start(queries, keys, values) : attend_to_cache(queries, keys, values);
 }
 
 }  // namespace
@@ -90,12 +131,27 @@ at::Tensor mlp(const MlpWeights& weights, const at::Tensor& stream, const parall
 
 LayerTrace decoder_layer(const config::ModelConfig& config, const LayerWeights& weights, const at::Tensor& x,
                          const RopeTable& rope, LayerCache* cache, const parallel::TensorRanks& ranks) {
-  LayerTrace trace;
-  const at::Tensor normed = rms_norm(x, weights.input_norm, config.rms_norm_eps);
-  trace.post_attention = add_residual(attention(config, weights.attention, normed, rope, cache, ranks), x);
-  trace.mlp_input = rms_norm(trace.post_attention, weights.post_attention_norm, config.rms_norm_eps);
-  trace.output = add_residual(mlp(weights.mlp, trace.mlp_input, ranks), trace.post_attention);
-  return trace;
+  return layer_around(config, weights, x, ranks, [&](at::Tensor q, at::Tensor k, const at::Tensor& v) {
+    return attend_block(std::move(q), std::move(k), v, rope, cache);
+  });
+}
+
+StepRows::StepRows(const RopeTable& rope, std::span<const int64_t> lengths)
+    : longest(*std::ranges::max_element(lengths) + 1) {
+  const auto batch = static_cast<int64_t>(lengths.size());
+  const at::Device device = rope.cos.device();
+  positions = at::tensor(at::ArrayRef<int64_t>(lengths.data(), lengths.size()), at::kLong).to(device);
+  sequence = at::arange(batch, positions.options());
+  cos = rope.cos.index_select(0, positions);
+  sin = rope.sin.index_select(0, positions);
+  visible = at::arange(longest, positions.options()).le(positions.unsqueeze(1)).view({batch, 1, 1, longest});
+}
+
+LayerTrace decode_step(const config::ModelConfig& config, const LayerWeights& weights, const at::Tensor& x,
+                       const StepRows& rows, LayerCache& cache, const parallel::TensorRanks& ranks) {
+  return layer_around(config, weights, x, ranks, [&](const auto& q, const auto& k, const auto& v) {
+    return attend_step(q, k, v, rows, cache);
+  });
 }
 
 at::Tensor Backbone::embed(const at::Tensor& tokens) const {

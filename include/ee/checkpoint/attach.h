@@ -28,6 +28,9 @@ struct AttachOptions {
 // Exits are stored in the backbone's dtype; in f32 for an f16 backbone, because that is what it computes in.
 void attach_exits(const AttachOptions& options);
 
+// A GGUF file as a model without exits, in f32: written into `folder`, a folder in the making.
+void write_gguf_model(const std::filesystem::path& gguf, const std::filesystem::path& folder);
+
 // Writes `output` as `folder` with every exit at `position`: "before layer L" becomes "after layer L-1" and
 // back, tensors unchanged under the new layer's name. UserError: mlp exits (they read inside the layer), a
 // layer out of range, two exits at one layer.

@@ -47,8 +47,8 @@ struct CorpusOptions {
 // The corpus of all documents of `files`, from the cache when a file for the same tokenizer and the same
 // contents is there and whole; otherwise tokenized (documents are spread over the threads) and added to the
 // cache, at once or not at all. Special tokens written out in the text become their ids, as transformers
-// does; a document begins with BOS if the tokenizer adds one. UserError as of for_each_document, and when
-// there is no text at all.
+// does; document_tokens() says what else its ids are. UserError as of for_each_document and document_tokens,
+// and when there is no text at all.
 Corpus open_corpus(const std::vector<std::filesystem::path>& files, const tokenizer::Tokenizer& tokenizer,
                    const CorpusOptions& options);
 

@@ -46,7 +46,7 @@ struct EvalData {
   int64_t sequence_length = 512;  // predictions a sequence
 };
 
-// Documents tokenized (each begins with BOS if the tokenizer adds one), joined with an end-of-text token
+// Documents tokenized (data::document_tokens), joined with an end-of-text token
 // behind each, and cut into windows of sequence_length + 1 tokens that overlap by one; the rest is left out.
 // UserError: as data::find_text_files and for_each_document say; not enough text for one window;
 // sequence_length beyond the model's positions.
