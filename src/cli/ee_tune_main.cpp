@@ -6,7 +6,8 @@ int main(int argc, char** argv) {
       {.name = "ee-tune",
        .summary = "Tunes the early exits of a pretrained model; its backbone stays frozen.",
        .commands = {{"", "tune as a configuration file says", ee::cli::run_tune},
-                    {"prepare", "make training data: the model's own answers to prompts", ee::cli::run_tune_prepare},
+                    {"prepare", "make training data: the model's own answers to prompts",
+                     ee::cli::run_tune_prepare},
                     {"reference", "print every option of the configuration file",
                      ee::cli::run_tune_reference}}},
       argc, argv);

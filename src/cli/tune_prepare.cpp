@@ -37,13 +37,16 @@ struct PrepareArguments {
   infer::BatchOptions batch;
 
   bool parse(const std::vector<std::string>& args) {
-    CommandLine line("ee-tune prepare --self --model DIR --prompts FILE --output FILE.jsonl [options]",
-                     "Writes the model's own answers to prompts (in its chat template, if it has one), as text "
-                     "for data.train: exits are to agree with what this model says. A run that was "
-                     "interrupted goes on when it is started again.");
+    CommandLine line(
+        "ee-tune prepare --self --model DIR --prompts FILE --output FILE.jsonl [options]",
+        "Writes the model's own answers to prompts (in its chat template, if it has one), as text "
+        "for data.train: exits are to agree with what this model says. A run that was "
+        "interrupted goes on when it is started again.");
     line.flag("self", self, "the data is what the model itself says");
-    line.value("model", "DIR", model, "model folder, with or without exits, or a GGUF file").required("model");
-    line.value("prompts", "FILE", prompts, "one prompt a line, or .jsonl with \"prompt\"").required("prompts");
+    line.value("model", "DIR", model, "model folder, with or without exits, or a GGUF file")
+        .required("model");
+    line.value("prompts", "FILE", prompts, "one prompt a line, or .jsonl with \"prompt\"")
+        .required("prompts");
     line.value("output", "FILE", output, "JSON Lines to write; must not exist").required("output");
     line.value("max-new-tokens", "N", batch.max_new_tokens, "the longest answer");
     line.value("temperature", "T", batch.sampling.temperature, "of sampling; 0: the most probable token");
@@ -87,7 +90,8 @@ Source load_source(const PrepareArguments& arguments) {
 }
 
 std::vector<infer::BatchRequest> make_requests(const PrepareArguments& arguments,
-                                               const std::vector<std::string>& prompts, const Source& source) {
+                                               const std::vector<std::string>& prompts,
+                                               const Source& source) {
   std::vector<infer::BatchRequest> requests;
   const std::string& chat = source.tokenizer->chat_template();
   for (const std::string& prompt : prompts) {
@@ -149,8 +153,8 @@ class Progress {
     spdlog::info("{} of {} answers  {:.1f} tokens/s", done, total_, rate());
   }
   std::string summary() const {
-    return fmt::format("{} answers, {} of them ended by the model, {} tokens, {:.1f} tokens/s", answers_, ended_,
-                       tokens_, rate());
+    return fmt::format("{} answers, {} of them ended by the model, {} tokens, {:.1f} tokens/s", answers_,
+                       ended_, tokens_, rate());
   }
 
  private:

@@ -97,8 +97,10 @@ std::string string_of(const nlohmann::json& line, const char* key, const std::st
 }
 
 std::vector<int64_t> tokens_of(const nlohmann::json& tokens, const std::string& where) {
-  if (!tokens.is_array() || !std::ranges::all_of(tokens, [](const auto& token) { return token.is_number_integer(); }))
-    throw UserError("{}: \"tokens\" is not an array of whole numbers; give token ids, or \"text\" alone", where);
+  if (!tokens.is_array() ||
+      !std::ranges::all_of(tokens, [](const auto& token) { return token.is_number_integer(); }))
+    throw UserError("{}: \"tokens\" is not an array of whole numbers; give token ids, or \"text\" alone",
+                    where);
   return tokens.get<std::vector<int64_t>>();
 }
 
@@ -134,8 +136,9 @@ std::vector<int64_t> document_tokens(const Document& document, const tokenizer::
   }
   for (const int64_t token : tokens)
     if (token < 0 || token >= tokenizer.vocab_size())
-      throw UserError("{}: token {} is outside the tokenizer's vocabulary of {}; make the file with this model",
-                      document.where, token, tokenizer.vocab_size());
+      throw UserError(
+          "{}: token {} is outside the tokenizer's vocabulary of {}; make the file with this model",
+          document.where, token, tokenizer.vocab_size());
   if (tokenizer.eos() && tokens.back() == *tokenizer.eos()) tokens.pop_back();
   return tokens;
 }

@@ -25,13 +25,14 @@ ResumableLines::ResumableLines(const fs::path& output, const nlohmann::json& mad
 // The number of whole lines of the part behind its first one; -1 when not even that is whole.
 int64_t ResumableLines::resume(const nlohmann::json& made_by) {
   const std::string text = base::read_text_file(part_);
-  const size_t whole = text.rfind('\n') + 1;  // 0 without any
+  const size_t whole = text.rfind('\n') + 1;               // 0 without any
   if (whole < text.size()) fs::resize_file(part_, whole);  // the last line was cut off
   if (whole == 0) return -1;
   const std::string first = text.substr(0, text.find('\n'));
   if (first != made_by.dump())
     throw UserError(
-        "{} was begun with another model, other prompts or options:\n  {}\nnow:\n  {}\nRemove it to begin anew, "
+        "{} was begun with another model, other prompts or options:\n  {}\nnow:\n  {}\nRemove it to begin "
+        "anew, "
         "or choose another output",
         part_.string(), first, made_by.dump());
   return std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(whole), '\n') - 1;

@@ -42,8 +42,8 @@ class BatchDecoder {
              capacity, backbone.rope.cos.size(0));
     const int64_t batch = std::min(options.batch, static_cast<int64_t>(requests.size()));
     for (size_t i = 0; i < backbone.layers.size(); ++i) {
-      caches_.push_back(model::LayerCache::allocate(backbone.config, batch, capacity, backbone.options(),
-                                                    backbone.ranks));
+      caches_.push_back(
+          model::LayerCache::allocate(backbone.config, batch, capacity, backbone.options(), backbone.ranks));
       caches_.back().k.zero_();  // what is masked must be finite
       caches_.back().v.zero_();
     }

@@ -74,8 +74,7 @@ Prediction ask_final_layer(const model::Backbone& backbone, const at::Tensor& ro
 
 at::Tensor final_logits(const model::Backbone& backbone, const at::Tensor& rows) {
   const at::Tensor normed = model::rms_norm(rows, backbone.final_norm, backbone.config.rms_norm_eps);
-  return backbone.ranks
-      .gather_vocabulary(at::linear(normed, backbone.head), backbone.config.vocab_size)
+  return backbone.ranks.gather_vocabulary(at::linear(normed, backbone.head), backbone.config.vocab_size)
       .flatten(0, 1)
       .to(at::kCPU, at::kFloat);
 }

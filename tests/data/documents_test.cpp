@@ -28,9 +28,8 @@ class Documents : public testing::Test {
   }
   static std::vector<std::vector<int64_t>> ids(const fs::path& file, const tokenizer::Tokenizer& tokenizer) {
     std::vector<std::vector<int64_t>> documents;
-    for_each_document(file, [&](const Document& document) {
-      documents.push_back(document_tokens(document, tokenizer));
-    });
+    for_each_document(
+        file, [&](const Document& document) { documents.push_back(document_tokens(document, tokenizer)); });
     return documents;
   }
 
@@ -73,7 +72,8 @@ TEST_F(Documents, PromptsAreLinesOrThePromptsOfJsonLines) {
               ElementsAre("x\ny", "z"));
   EXPECT_THAT([&] { read_prompts(write("b.txt", "\n\n")); },
               ThrowsMessage<UserError>(HasSubstr("b.txt holds no prompts")));
-  EXPECT_THAT([&] { read_prompts(write("c.txt", "caf\xe9")); }, ThrowsMessage<UserError>(HasSubstr("not UTF-8")));
+  EXPECT_THAT([&] { read_prompts(write("c.txt", "caf\xe9")); },
+              ThrowsMessage<UserError>(HasSubstr("not UTF-8")));
   EXPECT_THAT([&] { read_prompts(write("d.jsonl", "{\"text\": \"x\"}")); },
               ThrowsMessage<UserError>(HasSubstr("d.jsonl:1: no \"prompt\"")));
 }

@@ -56,8 +56,11 @@ TEST_F(Resumable, ATornFirstLineIsABeginning) {
 
 TEST_F(Resumable, WhatSomethingElseMadeIsRefused) {
   ResumableLines(output, maker).write({{"i", 0}});
-  EXPECT_THAT([&] { ResumableLines(output, {{"seed", 2}, {"model", "a"}}); },
-              ThrowsMessage<UserError>(HasSubstr("out.jsonl.part was begun with another model")));
+  EXPECT_THAT(
+      [&] {
+        ResumableLines(output, {{"seed", 2}, {"model", "a"}});
+      },
+      ThrowsMessage<UserError>(HasSubstr("out.jsonl.part was begun with another model")));
   std::ofstream(output) << "here";
   EXPECT_THAT([&] { ResumableLines(output, maker); }, ThrowsMessage<UserError>(HasSubstr("exists already")));
 }

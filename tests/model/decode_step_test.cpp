@@ -23,7 +23,8 @@ TEST(DecodeStep, RowsOfUnequalSequencesEqualEachSequenceAlone) {
       LayerCache own{.k = shared.k.narrow(0, i, 1), .v = shared.v.narrow(0, i, 1)};
       const int64_t length = lengths[static_cast<size_t>(i)];
       if (length > 0) {
-        decoder_layer(config, backbone.layer(1), at::randn({1, length, config.hidden_size}), backbone.rope, &own);
+        decoder_layer(config, backbone.layer(1), at::randn({1, length, config.hidden_size}), backbone.rope,
+                      &own);
       }
       LayerCache copy{.k = own.k.clone(), .v = own.v.clone(), .length = length};
       expected.push_back(

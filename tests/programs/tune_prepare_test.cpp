@@ -40,12 +40,11 @@ struct Prepare : Tune {
 
   // Ids of the answer that ee-infer gives to one prompt.
   nlohmann::json ask_ee_infer(const std::string& prompt) const {
-    const auto finished =
-        test::Process(EE_BIN_DIR "/ee-infer",
-                      {"--model", (folder_ / "plain").string(), "--prompt", prompt, "--json", "--max-new-tokens",
-                       "16", "--threads", "1"},
-                      folder_ / "infer.log")
-            .wait();
+    const auto finished = test::Process(EE_BIN_DIR "/ee-infer",
+                                        {"--model", (folder_ / "plain").string(), "--prompt", prompt,
+                                         "--json", "--max-new-tokens", "16", "--threads", "1"},
+                                        folder_ / "infer.log")
+                              .wait();
     EXPECT_EQ(finished.exit_code, 0) << finished.output;
     return nlohmann::json::parse(finished.output);
   }
@@ -101,15 +100,16 @@ TEST_F(Prepare, AKilledRunGoesOnToTheSameFile) {
 
 TEST_F(Prepare, AnswersAreTrainedAndEvaluatedOn) {
   ASSERT_EQ(prepare("answers.jsonl", {"--max-new-tokens", "64"}).exit_code, 0);
-  write("tune.json", config_with({{"data", {{"train", {(folder_ / "answers.jsonl").string()}}}}, {"steps", 5}}).dump());
+  write("tune.json",
+        config_with({{"data", {{"train", {(folder_ / "answers.jsonl").string()}}}}, {"steps", 5}}).dump());
   const auto tuned = run();
   EXPECT_EQ(tuned.exit_code, 0) << tuned.output;
-  const auto evaluated =
-      test::Process(EE_BIN_DIR "/ee-infer",
-                    {"eval", "--model", (folder_ / "out").string(), "--data", (folder_ / "answers.jsonl").string(),
-                     "--sequence-length", "32", "--json", "--threads", "1"},
-                    folder_ / "eval.log")
-          .wait();
+  const auto evaluated = test::Process(EE_BIN_DIR "/ee-infer",
+                                       {"eval", "--model", (folder_ / "out").string(), "--data",
+                                        (folder_ / "answers.jsonl").string(), "--sequence-length", "32",
+                                        "--json", "--threads", "1"},
+                                       folder_ / "eval.log")
+                             .wait();
   EXPECT_EQ(evaluated.exit_code, 0) << evaluated.output;
 }
 
@@ -124,10 +124,10 @@ TEST_F(Prepare, MistakesAreNamed) {
   refuses({"--precision", "f64"}, "expected stored, f32 or bf16");
   write("answers.jsonl", "");
   refuses({}, "answers.jsonl exists already");
-  const auto unsaid = test::Process(EE_BIN_DIR "/ee-tune",
-                                    {"prepare", "--model", "m", "--prompts", "p", "--output", "o"},
-                                    folder_ / "prepare.log")
-                          .wait();
+  const auto unsaid =
+      test::Process(EE_BIN_DIR "/ee-tune", {"prepare", "--model", "m", "--prompts", "p", "--output", "o"},
+                    folder_ / "prepare.log")
+          .wait();
   EXPECT_EQ(unsaid.exit_code, 2);
   EXPECT_THAT(unsaid.output, HasSubstr("--self"));
 }

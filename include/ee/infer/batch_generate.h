@@ -23,7 +23,7 @@ void check_batch_options(const BatchOptions& options);
 
 struct BatchRequest {
   std::vector<int64_t> prompt;  // with max_new_tokens at most the model's positions
-  uint64_t seed = 0;            // of its sampling: an answer depends neither on the batch nor on its neighbours
+  uint64_t seed = 0;  // of its sampling: an answer depends neither on the batch nor on its neighbours
 };
 
 struct BatchAnswer {

@@ -72,8 +72,8 @@ using NextToken = std::function<GeneratedToken(std::span<const int64_t> tokens)>
 // What ends an answer: the end-of-text tokens of config.json, generation_config.json and the tokenizer.
 std::vector<int64_t> end_tokens(const config::ModelConfig& config, const tokenizer::Tokenizer& tokenizer);
 
-// The loop itself, whoever makes the tokens. Ends after one of end_tokens(), a stop string, or max_new_tokens.
-// check_generate() has passed.
+// The loop itself, whoever makes the tokens. Ends after one of end_tokens(), a stop string, or
+// max_new_tokens. check_generate() has passed.
 Generation generate(const NextToken& next, const config::ModelConfig& config,
                     const tokenizer::Tokenizer& tokenizer, std::span<const int64_t> prompt,
                     const GenerateOptions& options, const GenerateListener& listener = {});
