@@ -30,6 +30,21 @@ int64_t longest_sequence(std::span<const BatchRequest> requests, const BatchOpti
   return static_cast<int64_t>(longest) + options.max_new_tokens;
 }
 
+// How many tokens all prompts have in common at their beginning (a chat template's system message), short of
+// a whole prompt: its last token is run for what it predicts.
+size_t shared_tokens(std::span<const BatchRequest> requests) {
+  const std::vector<int64_t>& first = requests[0].prompt;
+  size_t shared = first.size() - 1;
+  for (const BatchRequest& request : requests) {
+    shared = std::min(shared, request.prompt.size() - 1);
+    shared = static_cast<size_t>(
+        std::mismatch(first.begin(), first.begin() + static_cast<int64_t>(shared), request.prompt.begin())
+            .first -
+        first.begin());
+  }
+  return requests.size() > 1 ? shared : 0;
+}
+
 class BatchDecoder {
  public:
   BatchDecoder(const model::Backbone& backbone, std::span<const BatchRequest> requests,
@@ -52,6 +67,7 @@ class BatchDecoder {
 
   void run(const std::function<void(size_t request, BatchAnswer answer)>& on_answer) {
     const c10::InferenceMode no_autograd;
+    run_prefix();
     size_t next = 0;  // request
     do {
       for (size_t i = 0; i < slots_.size();) {
@@ -75,25 +91,46 @@ class BatchDecoder {
   }
 
  private:
+  // What all prompts begin with is computed once.
+  void run_prefix() {
+    const size_t shared = shared_tokens(requests_);
+    if (shared > 0) {
+      prefix_ = layer_caches(backbone_, static_cast<int64_t>(shared));
+      run_tokens(std::span(requests_[0].prompt).first(shared), prefix_);
+    }
+  }
+
   // Runs a prompt through the slot's part of the caches and chooses the first token of its answer.
   void begin(size_t index, size_t request) {
     const BatchRequest& what = requests_[request];
     SamplingOptions sampling = options_.sampling;
     sampling.seed = what.seed;
-    Slot& slot = slots_[index];
-    slot = {.request = request,
-            .length = static_cast<int64_t>(what.prompt.size()),
-            .sampler = Sampler(sampling),
-            .answer = {}};
-    at::Tensor rows = backbone_.embed(as_ids(backbone_, what.prompt));  // [1, prompt, hidden]
+    slots_[index] = {.request = request,
+                     .length = static_cast<int64_t>(what.prompt.size()),
+                     .sampler = Sampler(sampling),
+                     .answer = {}};
+    std::vector<model::LayerCache> parts;
     for (size_t layer = 0; layer < caches_.size(); ++layer) {
-      const auto at = static_cast<int64_t>(index);
-      model::LayerCache part{.k = caches_[layer].k.narrow(0, at, 1), .v = caches_[layer].v.narrow(0, at, 1)};
-      rows = model::decoder_layer(backbone_.config, backbone_.layers[layer], rows, backbone_.rope, &part,
-                                  backbone_.ranks)
+      const auto row = static_cast<int64_t>(index);
+      parts.push_back({.k = caches_[layer].k.narrow(0, row, 1), .v = caches_[layer].v.narrow(0, row, 1)});
+      if (!prefix_.empty()) {
+        parts.back().append(prefix_[layer].k, prefix_[layer].v);
+      }
+    }
+    const auto shared = static_cast<size_t>(parts.front().length);
+    const at::Tensor rows = run_tokens(std::span(what.prompt).subspan(shared), parts);
+    choose(slots_[index], final_logits(backbone_, rows.narrow(1, rows.size(1) - 1, 1))[0]);
+  }
+
+  // More tokens of one sequence through all layers: [1, tokens, hidden].
+  at::Tensor run_tokens(std::span<const int64_t> tokens, std::vector<model::LayerCache>& caches) const {
+    at::Tensor rows = backbone_.embed(as_ids(backbone_, tokens));
+    for (size_t layer = 0; layer < caches.size(); ++layer) {
+      rows = model::decoder_layer(backbone_.config, backbone_.layers[layer], rows, backbone_.rope,
+                                  &caches[layer], backbone_.ranks)
                  .output;
     }
-    choose(slot, final_logits(backbone_, rows.narrow(1, slot.length - 1, 1))[0]);
+    return rows;
   }
 
   // One more token for every slot.
@@ -152,6 +189,7 @@ class BatchDecoder {
   const BatchOptions& options_;
   std::vector<Slot> slots_;
   std::vector<model::LayerCache> caches_;  // of each layer; row i is slot i's
+  std::vector<model::LayerCache> prefix_;  // of each layer, full; empty when prompts share nothing
 };
 
 }  // namespace

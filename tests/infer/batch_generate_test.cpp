@@ -84,6 +84,16 @@ TEST_F(BatchGenerate, SampledTokensAreThoseOfOneSequenceAtATime) {
   expect_equal_for_every_batch({.temperature = 0.8, .top_p = 0.9});
 }
 
+TEST_F(BatchGenerate, PromptsWithACommonBeginningToo) {
+  const std::vector<int64_t> beginning = {5, 6, 7, 8, 9, 10, 11};
+  for (BatchRequest& request : requests) {
+    request.prompt.insert(request.prompt.begin(), beginning.begin(), beginning.end());
+  }
+  requests.push_back({.prompt = beginning, .seed = 1});  // nothing but what is shared
+  requests.push_back({.prompt = beginning, .seed = 2});
+  expect_equal_for_every_batch({.temperature = 2.0});
+}
+
 TEST_F(BatchGenerate, OneTokenEndsEveryAnswerAtItsPrompt) {
   size_t answers = 0;
   generate_batch(backbone, requests, {}, {.batch = 3, .max_new_tokens = 1}, [&](size_t, BatchAnswer answer) {
