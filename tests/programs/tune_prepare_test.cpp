@@ -123,7 +123,7 @@ TEST_F(Prepare, MistakesAreNamed) {
   refuses({"--max-new-tokens", "125"}, "prompts.txt, prompt 1: the prompt has");
   refuses({"--precision", "f64"}, "expected stored, f32 or bf16");
   write("answers.jsonl", "");
-  refuses({}, "answers.jsonl exists already");
+  refuses({"--max-new-tokens", "16"}, "answers.jsonl exists already");
   const auto unsaid =
       test::Process(EE_BIN_DIR "/ee-tune", {"prepare", "--model", "m", "--prompts", "p", "--output", "o"},
                     folder_ / "prepare.log")
