@@ -18,12 +18,17 @@ inline constexpr const char* kExitsConfigFile = "ee_config.json";
 inline constexpr const char* kExitsFile = "exits.safetensors";
 inline constexpr const char* kSingleFile = "model.safetensors";
 inline constexpr const char* kIndexFile = "model.safetensors.index.json";
+inline constexpr const char* kGatesFile = "gates.safetensors";
 inline constexpr const char* kEmbedding = "model.embed_tokens.weight";
 inline constexpr const char* kHead = "lm_head.weight";
 
 // The backbone's tensors without a copy: valid while `folder` lives, read-only, no RoPE table. Tensors of
 // another dtype than the embedding's are converted copies.
 model::Backbone alias_backbone(const ModelFolder& folder);
+
+// How gates.safetensors names an exit's gate, and its shape.
+std::string gate_name(int64_t layer);
+std::vector<int64_t> gate_shape(const config::ModelConfig& config);
 
 // What new exits of this backbone are stored in: its own dtype, but f32 for f16 (see attach.h).
 at::ScalarType new_exit_dtype(const ModelFolder& folder);

@@ -7,6 +7,7 @@
 #include "ee/base/hash.h"
 #include "ee/base/text.h"
 #include "ee/checkpoint/tensor_files.h"
+#include "ee/exits/exit_gate.h"
 #include "folder_parts.h"
 
 namespace ee::checkpoint {
@@ -67,7 +68,24 @@ config::ExitsConfig open_exits(const fs::path& path, const config::ModelConfig& 
   return exits;
 }
 
+std::shared_ptr<TensorFiles> open_gates(const fs::path& path, const config::ModelConfig& config,
+                                        const config::ExitsConfig& exits) {
+  if (!fs::exists(path / kGatesFile)) return nullptr;
+  auto files = std::make_shared<TensorFiles>(TensorFiles::open_file(path / kGatesFile));
+  std::vector<model::TensorEntry> table;
+  for (const auto& spec : exits.exits)
+    table.push_back({gate_name(spec.layer), gate_shape(config), spec.layer});
+  check_against_table(*files, table, true);
+  return files;
+}
+
 }  // namespace
+
+std::string gate_name(int64_t layer) { return fmt::format("exits.{}.gate.weight", layer); }
+
+std::vector<int64_t> gate_shape(const config::ModelConfig& config) {
+  return {2, config.hidden_size + exits::kGateExtras};
+}
 
 std::vector<model::TensorEntry> exit_table(const config::ModelConfig& config,
                                            const std::vector<config::ExitSpec>& specs) {
@@ -94,9 +112,10 @@ ModelFolder ModelFolder::open_backbone(const fs::path& path) {
 
 ModelFolder ModelFolder::open(const fs::path& path) {
   ModelFolder folder = open_backbone(path);
-  if (fs::exists(path / kExitsConfigFile))
+  if (fs::exists(path / kExitsConfigFile)) {
     folder.exits_ = open_exits(path, folder.config_, *folder.backbone_files_, folder.exit_files_);
-  else if (fs::exists(path / kExitsFile))
+    folder.gate_files_ = open_gates(path, folder.config_, *folder.exits_);
+  } else if (fs::exists(path / kExitsFile))
     throw UserError("{} is there, but {} is missing", (path / kExitsFile).string(),
                     (path / kExitsConfigFile).string());
   return folder;
@@ -206,6 +225,9 @@ std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::
                             backbone.ranks.own_slice(folder.config(), shape.split, shape.sizes);
                         member = folder.exit_files().read(name, slice, backbone.device(), dtype);
                       });
+    if (folder.has_gates())
+      exits[i].gate =
+          folder.gate_files().alias(gate_name(specs[i].layer)).to(backbone.device(), at::kFloat, false, true);
     exits::bind_shared(exits[i], backbone);
   }
   return exits;

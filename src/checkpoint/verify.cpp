@@ -92,6 +92,7 @@ void verify_model_folder(const std::filesystem::path& path,
   check_finite(backbone);
   check_tied_head(folder);
   if (folder.has_exits()) check_finite(folder.exit_files());
+  if (folder.has_gates()) check_finite(folder.gate_files());
   ok("values: all finite");
   ok(check_tokenizer(folder));
   check_forward(folder);

@@ -66,7 +66,8 @@ void copy_contents(const fs::path& from, const fs::path& to) {
 void link_backbone(const ModelFolder& source, const fs::path& target, bool weights) {
   for (const auto& entry : fs::directory_iterator(source.path())) {
     const fs::path name = entry.path().filename();
-    if (!entry.is_regular_file() || name == kExitsConfigFile || name == kExitsFile) continue;
+    if (!entry.is_regular_file() || name == kExitsConfigFile || name == kExitsFile || name == kGatesFile)
+      continue;
     if (!weights && (name.extension() == ".safetensors" || name == kIndexFile)) continue;
     if (name.extension() == ".safetensors")
       base::link_or_copy(entry.path(), target / name);
@@ -79,6 +80,41 @@ void write_backbone(const fs::path& folder, const TensorSources& tensors, at::Sc
   std::vector<format::TensorToWrite> list;
   for (const auto& source : tensors) list.push_back(tensor_to_write(source, stored));
   format::write_safetensors(folder / kSingleFile, list, {{"format", "pt"}});
+}
+
+namespace {
+
+void write_gates(const fs::path& folder, const std::vector<exits::ExitHead>& exits) {
+  std::vector<format::TensorToWrite> list;
+  for (const auto& exit : exits) {
+    if (!exit.gate.defined()) continue;
+    const TensorSource source{gate_name(exit.spec.layer), exit.gate.sizes().vec(),
+                              [gate = exit.gate] { return gate; }};
+    list.push_back(tensor_to_write(source, at::kFloat));
+  }
+  EE_CHECK(list.empty() || list.size() == exits.size(), "{} of {} exits have a gate", list.size(),
+           exits.size());
+  if (list.empty()) {
+    fs::remove(folder / kGatesFile);
+    return;
+  }
+  const fs::path temporary = folder / (std::string(kGatesFile) + ".tmp");
+  format::write_safetensors(temporary, list, {{"format", "pt"}});
+  fs::rename(temporary, folder / kGatesFile);
+}
+
+}  // namespace
+
+void write_calibration(const ModelFolder& folder, const std::vector<exits::ExitHead>& exits,
+                       const std::vector<config::QualityLevel>& quality) {
+  config::ExitsConfig config = folder.exits();
+  config.exits = specs_of(exits);
+  config.quality.clear();
+  const fs::path file = folder.path() / kExitsConfigFile;
+  base::write_file_atomically(file, config::write_exits_config(config));
+  write_gates(folder.path(), exits);
+  config.quality = quality;
+  base::write_file_atomically(file, config::write_exits_config(config));
 }
 
 void write_model_folder(const ModelFolder& source, const std::vector<config::ExitSpec>& specs,

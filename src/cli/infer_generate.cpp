@@ -49,8 +49,12 @@ bool GenerateArguments::parse(const std::vector<std::string>& args, int64_t proc
              "read the prompt from a file (one line end at its end is dropped)");
   line.flag("chat", chat, "the prompt is a user's message: put it into the model's chat template");
   line.value("system", "TEXT", system, "with --chat: the system message");
-  line.value("threshold", "P", generate.threshold,
-             "confidence in [0, 1] from which an exit makes the token; 1: never");
+  line.value("threshold", "P", threshold,
+             "confidence in [0, 1] from which an exit makes the token; 1 (default): never");
+  line.value("quality", "A", quality,
+             "in place of --threshold: the thresholds that `ee-tune calibrate --agreement A` found");
+  line.value("policy", "confidence|gate", policy,
+             "what an exit is judged by: its largest probability, or its gate's forecast");
   line.value("max-new-tokens", "N", generate.max_new_tokens, "the longest answer");
   line.value("context", "N", generate.context, "most tokens of prompt and answer; 0: what the model allows");
   line.value("temperature", "T", generate.sampling.temperature, "of sampling; 0: the most probable token");
@@ -75,6 +79,15 @@ bool GenerateArguments::parse(const std::vector<std::string>& args, int64_t proc
   check_grid(grid, spawn.value_or(processes));
   generate.sampling.seed = static_cast<uint64_t>(seed);
   generate.probe = probe;
+  generate.threshold = threshold.value_or(generate.threshold);
+  if (threshold && quality) {
+    throw UserError("--threshold and --quality are both given, expected one of them");
+  }
+  if (const auto known = config::value_of<config::ExitPolicy>(policy)) {
+    generate.policy = *known;
+  } else {
+    throw UserError("option --policy: expected confidence or gate, got '{}'", policy);
+  }
   if (prompt && prompt_file) {
     throw UserError("--prompt and --prompt-file are both given, expected one of them");
   }
@@ -92,10 +105,25 @@ bool GenerateArguments::parse(const std::vector<std::string>& args, int64_t proc
   return true;
 }
 
+void choose_rules(GenerateArguments& arguments) {
+  infer::GenerateOptions& generate = arguments.generate;
+  if (arguments.quality) {
+    generate.rules = infer::quality_rules(arguments.model.request(), *arguments.quality, generate.policy);
+  } else if (generate.policy == config::ExitPolicy::gate) {
+    infer::check_gates(arguments.model.folder);
+  }
+}
+
 int run_generate(const std::vector<std::string>& args) {
   const comm::LaunchInfo launch = comm::detect_launch();
   GenerateArguments arguments;
-  const auto parsed = one_speaks(launch.local_rank, [&] { return arguments.parse(args, launch.world_size); });
+  const auto parsed = one_speaks(launch.local_rank, [&] {
+    const bool run = arguments.parse(args, launch.world_size);
+    if (run) {
+      choose_rules(arguments);
+    }
+    return run;
+  });
   if (!parsed) {
     return base::kExitUserError;
   }

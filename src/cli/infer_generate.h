@@ -19,6 +19,8 @@ struct GenerateArguments {
   std::optional<std::string> prompt, prompt_file, system;
   bool chat = false, show_exits = false, json = false, probe = false;
   int64_t seed = 0;
+  std::optional<double> threshold, quality;
+  std::string policy = "confidence";
   infer::GenerateOptions generate;
   std::optional<int64_t> spawn;
   parallel::GridSizes grid;  // of the processes that generate together
@@ -26,6 +28,10 @@ struct GenerateArguments {
   // False when --help has been printed. `processes`: that were started, without --spawn.
   bool parse(const std::vector<std::string>& args, int64_t processes);
 };
+
+// Finds the rules by which tokens leave: of --quality in the model's folder. Reads no weights. UserError: no
+// such level, no gates.
+void choose_rules(GenerateArguments& arguments);
 
 // UserError: the prompt would have to be typed into a terminal.
 void check_input(const GenerateArguments& arguments);

@@ -7,8 +7,10 @@
 
 #include "cli_options.h"
 #include "ee/base/program.h"
+#include "ee/checkpoint/model_folder.h"
 #include "ee/comm/device.h"
 #include "ee/config/tune_config.h"
+#include "ee/eval/calibrate.h"
 #include "ee/train/cost.h"
 #include "ee/train/resume.h"
 #include "ee/train/simulate.h"
@@ -69,6 +71,16 @@ void check_device(const std::string& device, const comm::LaunchInfo& launch) {
   comm::open_device(several ? fmt::format("cuda:{}", launch.local_world_size - 1) : device);
 }
 
+// The gates are fitted with the whole model in one process.
+void check_gate(const config::GateOptions& gate, const train::Job& job, const comm::LaunchInfo& launch) {
+  if (!gate.train) return;
+  if (launch.world_size > 1)
+    throw base::UserError(
+        "gate.train needs a run of one process, but {} are running; afterwards use ee-tune calibrate --gate",
+        launch.world_size);
+  if (!job.validation) throw base::UserError("gate.train needs held-out text, but none is held out");
+}
+
 struct Prepared {
   train::Job job;
   std::optional<checkpoint::TrainingCheckpoint> checkpoint;
@@ -85,8 +97,26 @@ Prepared prepare(const config::TuneOptions& options, const TuneArguments& argume
     fmt::print("{}", train::describe(prepared.job, train::estimate_cost(prepared.job)));
     std::fflush(stdout);
   }
+  check_gate(options.gate, prepared.job, launch);
   if (!arguments.dry_run) prepared.checkpoint = train::find_checkpoint(prepared.job, arguments.resume, warn);
   return prepared;
+}
+
+// On held-out text, into the folder that the run has written.
+void add_gates(const train::Job& job) {
+  const config::TuneOptions& options = job.options;
+  infer::Model model =
+      infer::load_model({.folder = options.output, .precision = options.model.precision, .exits = {}});
+  const data::PackedSequences& held_out = job.validation->sequences();
+  const int64_t length = held_out.sequence_length();
+  const int64_t count = std::min(held_out.size(), (options.gate.tokens + length - 1) / length);
+  std::vector<std::vector<int64_t>> sequences(static_cast<size_t>(count),
+                                              std::vector<int64_t>(static_cast<size_t>(length + 1)));
+  for (int64_t i = 0; i < count; ++i)
+    held_out.copy(job.validation->sequence_index(i), sequences[static_cast<size_t>(i)]);
+  eval::fit_gates(model, sequences);
+  checkpoint::write_calibration(checkpoint::ModelFolder::open(options.output), model.exits, {});
+  spdlog::info("fitted the exits' gates on {} held-out tokens", count * length);
 }
 
 }  // namespace
@@ -111,7 +141,9 @@ int run_tune(const std::vector<std::string>& args) {
     fmt::print("{}", train::simulate_run(prepared->job, train::measure_times(prepared->job)));
   if (arguments.dry_run) return 0;
   const base::StopSignal stop;
-  return train::run_job(prepared->job, prepared->checkpoint, stop, launch);
+  const int code = train::run_job(prepared->job, prepared->checkpoint, stop, launch);
+  if (code == 0 && options->gate.train) add_gates(prepared->job);
+  return code;
 }
 
 int run_tune_reference(const std::vector<std::string>& args) {

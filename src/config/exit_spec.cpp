@@ -18,7 +18,7 @@ Enum parse_name(std::string_view name, const char* what) {
   return *value;
 }
 
-// An exit as a file may spell it: the norm's default depends on the kind.
+// An exit as a file may spell it: some defaults depend on the kind.
 std::vector<ExitSpec> read_exits(const Json& list, Problems& problems) {
   std::vector<ExitSpec> exits;
   for (std::size_t i = 0; i < list.size(); ++i) {
@@ -27,12 +27,21 @@ std::vector<ExitSpec> read_exits(const Json& list, Problems& problems) {
     if (!list[i].is_object()) {
       problems.add(path, "expected object {...}, got " + describe(list[i]));
     } else {
+      ExitSpec defaults;
       JsonReader(list[i], path + ".", {}, problems).read(spec);
-      if (spec.kind == ExitKind::embedding && !list[i].contains("norm")) spec.norm = NormKind::none;
+      defaults.kind = spec.kind;
+      set_defaults_of_kind(defaults);
+      if (!list[i].contains("norm")) spec.norm = defaults.norm;
+      if (!list[i].contains("translator")) spec.translator = defaults.translator;
     }
     exits.push_back(spec);
   }
   return exits;
+}
+
+// What a fit solves: a translator, or the down projection of an MLP.
+bool has_linear_last_step(const ExitSpec& spec) {
+  return spec.translator != TranslatorKind::none || spec.kind == ExitKind::mlp;
 }
 
 void check_exit(const ExitSpec& spec, int64_t layers, const std::string& path, Problems& problems) {
@@ -49,6 +58,13 @@ void check_exit(const ExitSpec& spec, int64_t layers, const std::string& path, P
          "an mlp exit is always after its layer");
   expect(spec.kind != ExitKind::norm || spec.norm != NormKind::none, "norm",
          "a norm exit has a norm; without one it is kind embedding");
+  expect(spec.kind != ExitKind::linear || spec.translator != TranslatorKind::none, "translator",
+         "a linear exit has a translator; without one it is kind norm");
+  expect(
+      spec.init != InitKind::fit || has_linear_last_step(spec), "init",
+      fmt::format("there is nothing to fit in an exit of kind {} without a translator; give it one, or use "
+                  "kind linear or mlp",
+                  name_of(spec.kind)));
 }
 
 // Checks in the order of the file, so that positions in messages are the reader's.
@@ -74,12 +90,25 @@ void sort_exits(std::vector<ExitSpec>& exits) {
 struct ExitsHeader {
   int64_t format_version = ExitsConfig::kFormatVersion;
   std::string backbone_fingerprint;
+  std::vector<QualityLevel> quality = {};
 };
 
 template <typename Visitor>
 void visit(Visitor& v, ExitsHeader& o) {
   v(o.format_version, "format_version", "of ee_config.json");
   v(o.backbone_fingerprint, "backbone_fingerprint", "of the model that the exits were made for");
+  v.list(o.quality, "quality", "thresholds for wanted agreements");
+}
+
+// A level has a rule for each of the exits, in their order.
+void check_quality(ExitsHeader header, const std::vector<ExitSpec>& exits, Problems& problems) {
+  OptionChecker checker("", problems);
+  visit(checker, header);
+  const auto same_layer = [](const ExitRule& rule, const ExitSpec& exit) { return rule.layer == exit.layer; };
+  for (std::size_t i = 0; i < header.quality.size(); ++i)
+    if (!std::ranges::equal(header.quality[i].exits, exits, same_layer))
+      problems.add(fmt::format("quality[{}].exits", i),
+                   "are not the model's exits; calibrate again with ee-tune calibrate");
 }
 
 std::vector<ExitSpec> take_exits(Json& file, int64_t layers, Problems& problems) {
@@ -101,6 +130,7 @@ std::string_view to_string(ExitPosition value) { return name_of(value); }
 std::string_view to_string(HeadKind value) { return name_of(value); }
 std::string_view to_string(NormKind value) { return name_of(value); }
 std::string_view to_string(InitKind value) { return name_of(value); }
+std::string_view to_string(TranslatorKind value) { return name_of(value); }
 
 ExitKind parse_exit_kind(std::string_view name) { return parse_name<ExitKind>(name, "exit kind"); }
 ExitPosition parse_exit_position(std::string_view name) {
@@ -109,6 +139,14 @@ ExitPosition parse_exit_position(std::string_view name) {
 HeadKind parse_head_kind(std::string_view name) { return parse_name<HeadKind>(name, "exit head"); }
 NormKind parse_norm_kind(std::string_view name) { return parse_name<NormKind>(name, "exit norm"); }
 InitKind parse_init_kind(std::string_view name) { return parse_name<InitKind>(name, "exit init"); }
+TranslatorKind parse_translator_kind(std::string_view name) {
+  return parse_name<TranslatorKind>(name, "exit translator");
+}
+
+void set_defaults_of_kind(ExitSpec& spec) {
+  if (spec.kind == ExitKind::embedding) spec.norm = NormKind::none;
+  if (spec.kind == ExitKind::linear) spec.translator = TranslatorKind::full;
+}
 
 std::vector<ExitSpec> read_exit_specs(const std::filesystem::path& file, int64_t layers) {
   Json object = parse_object(base::read_text_file(file), file.string(), Comments::allowed);
@@ -128,7 +166,9 @@ void validate_exits(std::vector<ExitSpec>& exits, int64_t layers, std::string_vi
 }
 
 std::string write_exits_config(const ExitsConfig& config) {
-  Json object = JsonWriter::write(ExitsHeader{.backbone_fingerprint = config.backbone_fingerprint});
+  Json object = JsonWriter::write(
+      ExitsHeader{.backbone_fingerprint = config.backbone_fingerprint, .quality = config.quality});
+  if (config.quality.empty()) object.erase("quality");
   object["exits"] = Json::array();
   for (const auto& spec : config.exits) object["exits"].push_back(JsonWriter::write(spec));
   return print(object);
@@ -144,12 +184,15 @@ ExitsConfig read_exits_config(const std::filesystem::path& file, int64_t layers)
         file.string(), version == object.end() ? "(missing)" : describe(*version),
         ExitsConfig::kFormatVersion);
   Problems problems(file.string());
-  ExitsConfig config{.exits = take_exits(object, layers, problems), .backbone_fingerprint = ""};
+  ExitsConfig config{
+      .exits = take_exits(object, layers, problems), .backbone_fingerprint = "", .quality = {}};
   ExitsHeader header;
   JsonReader(object, "", {}, problems).read(header);
   if (!object.contains("backbone_fingerprint")) problems.add("backbone_fingerprint", "required, but missing");
+  check_quality(header, config.exits, problems);
   problems.throw_if_any();
   config.backbone_fingerprint = header.backbone_fingerprint;
+  config.quality = std::move(header.quality);
   return config;
 }
 

@@ -46,6 +46,8 @@ void check_exits(const ExitsOptions& o, Expect& expect) {
     expect(trained.empty() || trained.contains(change.layer), path,
            fmt::format("layer {} is not in exits.train", change.layer));
   }
+  expect(o.loss.cross_entropy > 0 || o.loss.needs_teacher(), "exits.loss.cross_entropy",
+         "all terms of the loss have factor 0; give one of cross_entropy, kl and hidden");
   const WeightScheduleOptions& schedule = o.weight_schedule;
   const double changing = schedule.warmup_fraction + schedule.cooldown_fraction;
   expect(changing <= 1, "exits.weight_schedule.cooldown_fraction",
@@ -66,6 +68,10 @@ void check_train(const TuneOptions& o, Expect& expect) {
          "there are no groups to order; set train.hift.groups");
   expect(all || o.train.final_weight == 1.0, "train.final_weight",
          "the final layer is trained only with train.mode all");
+  expect(!all || !o.exits.loss.needs_teacher(), "exits.loss.kl",
+         "the final layer teaches only while it is frozen; with train.mode all exits learn by cross_entropy");
+  expect(!all || o.exits.init == ExitStart::stored, "exits.init",
+         "fits the exits to a frozen final layer; fit them in a run of their own before train.mode all");
   expect(all || o.train.recompute, "train.recompute", "nothing is recomputed without train.mode all");
 }
 
@@ -106,6 +112,10 @@ void check_options(const TuneOptions& options, Problems& problems) {
   expect(o.evaluation.every_steps == 0 || !o.data.validation.empty() || o.data.validation_fraction > 0,
          "evaluation.every_steps",
          "there is no held-out data; give data.validation or a data.validation_fraction above 0");
+  expect(!o.gate.train || !o.data.validation.empty() || o.data.validation_fraction > 0, "gate.train",
+         "there is no held-out data; give data.validation or a data.validation_fraction above 0");
+  expect(!o.gate.train || (o.parallel.tensor == 1 && o.parallel.pipeline == 1 && o.parallel.data <= 1),
+         "gate.train", "needs a run of one process; afterwards use ee-tune calibrate --gate");
   expect(is_device(o.device), "device", fmt::format("expected cpu, cuda or cuda:N, got \"{}\"", o.device));
 }
 

@@ -1,6 +1,5 @@
 #include "ee/eval/evaluate.h"
 
-#include <algorithm>
 #include <iterator>
 
 #include "ee/base/error.h"
@@ -11,8 +10,6 @@
 namespace ee::eval {
 
 namespace {
-
-constexpr int64_t kTokensPerPass = 1024;  // bounds the memory of one forward pass
 
 ExitResult empty_result(const infer::Model& model, int64_t exit) {
   ExitResult result;
@@ -53,16 +50,6 @@ void add_pass(Evaluation& sum, const std::vector<kernels::TokenStats>& heads) {
   }
 }
 
-at::Tensor stack_sequences(const std::vector<std::vector<int64_t>>& sequences, size_t first, size_t end) {
-  std::vector<at::Tensor> rows;
-  for (size_t i = first; i < end; ++i) {
-    EE_CHECK(sequences[i].size() >= 2 && sequences[i].size() == sequences[0].size(),
-             "sequence {} has {} tokens, the first one {}", i, sequences[i].size(), sequences[0].size());
-    rows.push_back(at::tensor(sequences[i], at::kLong));
-  }
-  return at::stack(rows);  // [count, length + 1]
-}
-
 }  // namespace
 
 Evaluation evaluate(const infer::Model& model, const std::vector<std::vector<int64_t>>& sequences,
@@ -73,11 +60,8 @@ Evaluation evaluate(const infer::Model& model, const std::vector<std::vector<int
     evaluation.exits.push_back(empty_result(model, static_cast<int64_t>(i)));
   }
   evaluation.final = empty_result(model, infer::kFinalLayer);
-  const auto length = static_cast<int64_t>(sequences[0].size()) - 1;
-  const auto batch = static_cast<size_t>(std::max<int64_t>(1, kTokensPerPass / std::max<int64_t>(1, length)));
-  for (size_t first = 0; first < sequences.size(); first += batch) {
-    const size_t end = std::min(first + batch, sequences.size());
-    const at::Tensor tokens = stack_sequences(sequences, first, end);
+  for_each_batch(sequences, [&](const at::Tensor& tokens, int64_t done) {
+    const int64_t length = tokens.size(1) - 1;
     const at::Tensor targets = tokens.narrow(1, 1, length).reshape({-1});
     std::vector<kernels::TokenStats> heads;
     for_each_head(model, tokens.narrow(1, 0, length).contiguous(), [&](const HeadRows& head) {
@@ -85,9 +69,9 @@ Evaluation evaluate(const infer::Model& model, const std::vector<std::vector<int
     });
     add_pass(evaluation, heads);
     if (progress) {
-      progress(static_cast<int64_t>(end));
+      progress(done);
     }
-  }
+  });
   const auto tokens = static_cast<double>(evaluation.tokens);
   for (ExitResult& exit : evaluation.exits) {
     exit.loss /= tokens;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "ee/base/error.h"
+
 namespace ee::exits {
 namespace {
 
@@ -21,6 +23,35 @@ Weights in_dtype(const config::ModelConfig& config, const Weights& weights, at::
   return cast;
 }
 
+// x [batch, seq, hidden] -> the same.
+at::Tensor translate(const config::ExitSpec& spec, const Translator& translator, const at::Tensor& x) {
+  const auto cast = [&](const at::Tensor& tensor) { return tensor.to(x.scalar_type()); };
+  switch (spec.translator) {
+    case config::TranslatorKind::none:
+      return x;
+    case config::TranslatorKind::full:
+      return at::linear(x, cast(translator.full.weight), cast(translator.full.bias));
+    case config::TranslatorKind::low_rank:
+      return at::linear(at::linear(x, cast(translator.down.weight)), cast(translator.up.weight),
+                        cast(translator.up.bias))
+          .add(x.mul(cast(translator.scale)));
+  }
+  EE_CHECK(false, "translator kind {}", static_cast<int>(spec.translator));
+}
+
+void visit_translator(const config::ExitSpec& spec, int64_t hidden, const std::string& prefix,
+                      Translator& translator, const model::TensorVisitor& visit) {
+  if (spec.translator == config::TranslatorKind::full) {
+    visit(prefix + "weight", {{hidden, hidden}}, translator.full.weight);
+    visit(prefix + "bias", {{hidden}}, translator.full.bias);
+  } else if (spec.translator == config::TranslatorKind::low_rank) {
+    visit(prefix + "scale", {{hidden}}, translator.scale);
+    visit(prefix + "down.weight", {{spec.translator_rank, hidden}}, translator.down.weight);
+    visit(prefix + "up.weight", {{hidden, spec.translator_rank}}, translator.up.weight);
+    visit(prefix + "up.bias", {{hidden}}, translator.up.bias);
+  }
+}
+
 }  // namespace
 
 ExitInput exit_input(const config::ExitSpec& spec, const model::LayerTrace& trace) {
@@ -30,19 +61,25 @@ ExitInput exit_input(const config::ExitSpec& spec, const model::LayerTrace& trac
   return {.hidden = trace.output, .mlp_input = {}};
 }
 
-at::Tensor ExitHead::forward(const model::Backbone& backbone, const ExitInput& input,
-                             model::LayerCache* cache) const {
+at::Tensor ExitHead::unnormalized(const model::Backbone& backbone, const ExitInput& input,
+                                  model::LayerCache* cache) const {
   const config::ModelConfig& config = backbone.config;
   const at::ScalarType dtype = input.hidden.scalar_type();
   at::Tensor hidden = input.hidden;
-  if (spec.kind == config::ExitKind::mlp) {
-    hidden = hidden.add(model::mlp(in_dtype(config, mlp, dtype), input.mlp_input, backbone.ranks));
-  } else if (spec.kind == config::ExitKind::layer) {
+  if (spec.kind == config::ExitKind::layer)
     hidden = model::decoder_layer(config, in_dtype(config, layer, dtype), hidden, backbone.rope, cache,
                                   backbone.ranks)
                  .output;
-  }
-  return norm.defined() ? model::rms_norm(hidden, norm.to(dtype), config.rms_norm_eps) : hidden;
+  hidden = translate(spec, translator, hidden);
+  if (spec.kind != config::ExitKind::mlp) return hidden;
+  return hidden.add(model::mlp(in_dtype(config, mlp, dtype), input.mlp_input, backbone.ranks));
+}
+
+at::Tensor ExitHead::forward(const model::Backbone& backbone, const ExitInput& input,
+                             model::LayerCache* cache) const {
+  const at::Tensor hidden = unnormalized(backbone, input, cache);
+  return norm.defined() ? model::rms_norm(hidden, norm.to(hidden.scalar_type()), backbone.config.rms_norm_eps)
+                        : hidden;
 }
 
 at::Tensor ExitHead::logits(const model::Backbone& backbone, const at::Tensor& exit_hidden) const {
@@ -53,6 +90,7 @@ at::Tensor ExitHead::logits(const model::Backbone& backbone, const at::Tensor& e
 
 void visit_exit(const config::ModelConfig& config, ExitHead& exit, const model::TensorVisitor& visit) {
   const std::string prefix = fmt::format("exits.{}.", exit.spec.layer);
+  visit_translator(exit.spec, config.hidden_size, prefix + "translator.", exit.translator, visit);
   if (exit.spec.kind == config::ExitKind::mlp) {
     model::visit_mlp(config, prefix + "mlp.", exit.mlp, visit);
   } else if (exit.spec.kind == config::ExitKind::layer) {

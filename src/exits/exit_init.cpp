@@ -1,6 +1,7 @@
 #include "ee/exits/exit_init.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/eye.h>
 #include <ATen/ops/randn.h>
 
 #include <cmath>
@@ -10,10 +11,33 @@ namespace {
 
 constexpr double kRandomDeviation = 0.02;
 
+// A stream of random numbers of its own for each (seed, layer).
+at::Generator generator_for(uint64_t seed, int64_t layer) {
+  constexpr uint64_t kSeedStride = 1000003;  // keeps the pairs apart
+  return at::detail::createCPUGenerator(seed * kSeedStride + static_cast<uint64_t>(layer));
+}
+
+// A map that changes nothing. Of a low-rank one only `up` is 0: gradients must find a way in.
+void set_identity(ExitHead& exit, const model::Backbone& backbone, uint64_t seed) {
+  const int64_t hidden = backbone.config.hidden_size, rank = exit.spec.translator_rank;
+  const at::TensorOptions options = backbone.options();
+  Translator& translator = exit.translator;
+  if (exit.spec.translator == config::TranslatorKind::full) {
+    translator.full = {.weight = at::eye(hidden, options), .bias = at::zeros({hidden}, options)};
+  } else if (exit.spec.translator == config::TranslatorKind::low_rank) {
+    translator.scale = at::ones({hidden}, options);
+    translator.down.weight = at::randn({rank, hidden}, generator_for(seed, exit.spec.layer), at::kFloat)
+                                 .mul_(kRandomDeviation)
+                                 .to(options);
+    translator.up = {.weight = at::zeros({hidden, rank}, options), .bias = at::zeros({hidden}, options)};
+  }
+}
+
 void copy_from_backbone(ExitHead& exit, const model::Backbone& backbone) {
   switch (exit.spec.kind) {
     case config::ExitKind::embedding:
     case config::ExitKind::norm:
+    case config::ExitKind::linear:
       break;
     case config::ExitKind::mlp:
       exit.mlp = backbone.layer(exit.spec.layer).mlp;
@@ -34,9 +58,7 @@ void copy_from_backbone(ExitHead& exit, const model::Backbone& backbone) {
 }
 
 void fill_randomly(ExitHead& exit, const model::Backbone& backbone, uint64_t seed) {
-  constexpr uint64_t kSeedStride = 1000003;  // keeps (seed, layer) pairs apart
-  at::Generator generator =
-      at::detail::createCPUGenerator(seed * kSeedStride + static_cast<uint64_t>(exit.spec.layer));
+  at::Generator generator = generator_for(seed, exit.spec.layer);
   const double output_scale = 1.0 / std::sqrt(2.0 * static_cast<double>(exit.spec.layer));
   const auto ends_with = [](const std::string& name, const char* end) { return name.ends_with(end); };
   visit_exit(backbone.config, exit,
@@ -59,10 +81,11 @@ void fill_randomly(ExitHead& exit, const model::Backbone& backbone, uint64_t see
 ExitHead make_exit(const model::Backbone& backbone, const config::ExitSpec& spec, uint64_t seed) {
   ExitHead exit;
   exit.spec = spec;
-  if (spec.init == config::InitKind::copy) {
-    copy_from_backbone(exit, backbone);
-  } else {
+  if (spec.init == config::InitKind::random) {
     fill_randomly(exit, backbone, seed);
+  } else {
+    set_identity(exit, backbone, seed);
+    copy_from_backbone(exit, backbone);
   }
   bind_shared(exit, backbone);
   if (spec.norm == config::NormKind::none) {

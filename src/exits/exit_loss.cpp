@@ -1,7 +1,14 @@
 #include "ee/exits/exit_loss.h"
 
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/ne.h>
 #include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "ee/base/error.h"
+#include "ee/kernels/soft_targets.h"
 
 namespace ee::exits {
 namespace {
@@ -23,13 +30,6 @@ at::Tensor head_gradient(ExitHead& exit) {
   return exit.head.grad();
 }
 
-// d(total) / d(loss of token i), [tokens] f32; 0 where the target is ignored.
-at::Tensor token_scale(const at::Tensor& counted, double count, const kernels::TokenStats& stats,
-                       const ExitLossOptions& options) {
-  at::Tensor scale = counted.to(at::kFloat).mul_(options.scale / count);
-  return options.token_weights == config::TokenWeights::confidence ? scale.mul_(stats.confidence) : scale;
-}
-
 // The same values as leaves that collect a gradient.
 ExitInput as_leaves(const ExitInput& input) {
   const auto leaf = [](const at::Tensor& tensor) {
@@ -40,11 +40,116 @@ ExitInput as_leaves(const ExitInput& input) {
 
 at::Tensor gradient_of(const at::Tensor& leaf) { return leaf.defined() ? leaf.grad() : at::Tensor(); }
 
+// The terms of one exit's loss on one micro-batch, as gradients of its hidden states.
+class LossTerms {
+ public:
+  // rows [tokens, hidden]: all tokens, in front of the output embedding. targets [tokens].
+  LossTerms(const model::Backbone& backbone, ExitHead& exit, at::Tensor rows, const at::Tensor& targets,
+            const ExitLossOptions& options, const Teacher* teacher)
+      : backbone_(backbone),
+        exit_(exit),
+        rows_(std::move(rows)),
+        counted_(targets.ne(kernels::kIgnoreToken)),
+        count_(counted_.sum().item<double>()),
+        targets_(targets),
+        options_(options),
+        teacher_(teacher) {
+    EE_CHECK(teacher_ || !options_.loss.needs_teacher(), "a loss without its teacher");
+  }
+
+  bool nothing_counts() const { return count_ == 0; }
+
+  // The mean cross entropy. Must come first.
+  double forward() {
+    own_.emplace(rows_, head_for(exit_, rows_), targets_, kernel_options(exit_.spec.temperature));
+    const kernels::TokenStats& stats = own_->forward();
+    scale_ = counted_.to(at::kFloat).mul_(options_.scale / count_);
+    if (options_.token_weights == config::TokenWeights::confidence) scale_.mul_(stats.confidence);
+    return stats.loss.sum().item<double>() / count_;
+  }
+
+  // d(total) / d rows, [tokens, hidden], as this tensor rank's part of a sum. Adds to the head's gradient.
+  at::Tensor backward() {
+    const config::LossOptions& loss = options_.loss;
+    const bool same_temperature = loss.kl_temperature == exit_.spec.temperature;
+    const double kl = loss.kl * loss.kl_temperature * loss.kl_temperature;
+    const double own = loss.cross_entropy + (same_temperature ? kl : 0);
+    at::Tensor gradient = own > 0 ? own_->backward(scale_.mul(own), head_gradient(exit_))
+                                  : at::zeros(rows_.sizes(), rows_.options());
+    if (kl > 0 && !same_temperature) {
+      kernels::LinearCrossEntropy other(rows_, head_for(exit_, rows_), targets_,
+                                        kernel_options(loss.kl_temperature));
+      other.forward();
+      gradient = gradient.add(other.backward(scale_.mul(kl), head_gradient(exit_)));
+    }
+    if (kl > 0) gradient = gradient.add(from_target_to_teacher(kl));
+    if (loss.hidden > 0 && backbone_.ranks.rank() == 0) gradient = gradient.add(towards_hidden());
+    return gradient;
+  }
+
+ private:
+  kernels::LinearCrossEntropyOptions kernel_options(double temperature) const {
+    return {.temperature = temperature,
+            .gradient_filter = options_.gradient_filter,
+            .part = backbone_.ranks.vocabulary_part(backbone_.config.vocab_size)};
+  }
+
+  // What is missing from the gradient of cross entropy to that of the divergence: the teacher's expected row
+  // of the output embedding in place of the target's.
+  at::Tensor from_target_to_teacher(double factor) {
+    const double temperature = options_.loss.kl_temperature;
+    const at::Tensor scale = scale_.mul(factor / temperature);
+    at::Tensor difference;
+    if (exit_.spec.head == config::HeadKind::shared) {
+      difference = backbone_.ranks.rank() == 0 ? teacher_->target_rows.sub(teacher_->expected_rows)
+                                               : at::zeros_like(teacher_->target_rows);
+    } else {
+      difference = own_head_difference(scale);
+    }
+    return difference.mul_(scale.unsqueeze(1)).to(rows_.scalar_type());
+  }
+
+  // This tensor rank's part. The head's gradient gets the same exchange: target out, teacher in.
+  at::Tensor own_head_difference(const at::Tensor& scale) {
+    const auto part = backbone_.ranks.vocabulary_part(backbone_.config.vocab_size);
+    const at::Tensor head = exit_.head.detach();
+    const at::Tensor row = targets_.clamp_min(0).sub(part ? part->first : 0);
+    const at::Tensor here = row.ge(0).logical_and(row.lt(head.size(0))).to(at::kFloat).unsqueeze(1);
+    const at::Tensor own_row = row.clamp(0, std::max<int64_t>(head.size(0) - 1, 0));
+    const at::Tensor gradient = head_gradient(exit_);
+    if (gradient.defined() && head.size(0) > 0)
+      gradient.index_add_(0, own_row, rows_.to(at::kFloat).mul(scale.unsqueeze(1)).mul_(here));
+    const at::Tensor expected = kernels::expected_rows({.hidden = teacher_->hidden,
+                                                        .weight = backbone_.head,
+                                                        .log_sum = teacher_->log_sum,
+                                                        .temperature = options_.loss.kl_temperature},
+                                                       head, rows_, scale, gradient);
+    if (head.size(0) == 0) return expected.neg();
+    return at::embedding(head, own_row).to(at::kFloat).mul_(here).sub_(expected);
+  }
+
+  at::Tensor towards_hidden() const {
+    const double factor = 2.0 * options_.loss.hidden / static_cast<double>(rows_.size(1));
+    return rows_.sub(teacher_->hidden).mul_(scale_.mul(factor).unsqueeze(1).to(rows_.scalar_type()));
+  }
+
+  const model::Backbone& backbone_;
+  ExitHead& exit_;
+  at::Tensor rows_, counted_;
+  double count_;
+  at::Tensor targets_;
+  const ExitLossOptions& options_;
+  const Teacher* teacher_;
+  std::optional<kernels::LinearCrossEntropy> own_;
+  at::Tensor
+      scale_;  // [tokens] f32: d(total) / d(a term of token i) for factor 1; 0 where the target is ignored
+};
+
 }  // namespace
 
 double accumulate_exit_gradient(const model::Backbone& backbone, ExitHead& exit, const ExitInput& input,
                                 const at::Tensor& targets, const ExitLossOptions& options,
-                                ExitInput* input_gradient) {
+                                const Teacher* teacher, ExitInput* input_gradient) {
   const ExitInput read = input_gradient ? as_leaves(input) : input;
   at::Tensor hidden;  // [batch, seq, hidden]
   {
@@ -54,28 +159,17 @@ double accumulate_exit_gradient(const model::Backbone& backbone, ExitHead& exit,
   const c10::AutoGradMode no_grad(false);
   const parallel::TensorRanks& ranks = backbone.ranks;
   const at::Tensor all_tokens = ranks.gather_tokens(hidden.detach());  // [batch, seq, hidden]
-  const at::Tensor rows = all_tokens.flatten(0, 1);                    // [tokens, hidden]
-  const at::Tensor flat_targets = targets.reshape({-1});               // [tokens]
-  const at::Tensor counted = flat_targets.ne(kernels::kIgnoreToken);
-  const auto count = counted.sum().item<double>();
-  if (count == 0) {
-    return 0.0;  // nothing to learn from, and no mean to take
-  }
-  kernels::LinearCrossEntropy loss(rows, head_for(exit, rows), flat_targets,
-                                   {.temperature = exit.spec.temperature,
-                                    .gradient_filter = options.gradient_filter,
-                                    .part = ranks.vocabulary_part(backbone.config.vocab_size)});
-  const kernels::TokenStats& stats = loss.forward();
+  LossTerms terms(backbone, exit, all_tokens.flatten(0, 1), targets.reshape({-1}), options, teacher);
+  if (terms.nothing_counts()) return 0.0;  // nothing to learn from, and no mean to take
+  const double loss = terms.forward();
   if (hidden.requires_grad() || exit.head.requires_grad()) {
-    const at::Tensor hidden_gradient =
-        loss.backward(token_scale(counted, count, stats, options), head_gradient(exit));
-    if (hidden.requires_grad()) {
+    const at::Tensor hidden_gradient = terms.backward();
+    if (hidden.requires_grad())
       hidden.backward(ranks.sum(hidden_gradient.view_as(all_tokens)).to(hidden.scalar_type()));
-    }
   }
   if (input_gradient)
     *input_gradient = {.hidden = gradient_of(read.hidden), .mlp_input = gradient_of(read.mlp_input)};
-  return stats.loss.sum().item<double>() / count;
+  return loss;
 }
 
 kernels::TokenStats exit_stats(const model::Backbone& backbone, const ExitHead& exit, const ExitInput& input,

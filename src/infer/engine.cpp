@@ -14,7 +14,8 @@ Engine::Engine(const model::Backbone& backbone, std::span<const exits::ExitHead>
     : backbone_(backbone),
       exits_(exits),
       options_(options),
-      exits_active_(!exits.empty() && (options.threshold < 1.0 || options.probe)),
+      rules_(exit_rules(options, exits)),
+      exits_active_(!exits.empty() && (may_leave(rules_) || options.probe)),
       caches_(layer_caches(backbone, options.capacity)),
       exit_caches_(exits_active_ ? exit_caches(backbone, exits, options.capacity)
                                  : std::vector<model::LayerCache>()),
@@ -66,7 +67,7 @@ std::optional<Prediction> Engine::walk(at::Tensor rows) {
     }
     for (; exit < exits_.size() && exits_[exit].spec.depth() == depth; ++exit) {
       const std::optional<Prediction> said = visit_exit(exit, trace, rows, predict);
-      if (said && !chosen && leaves(*said, options_.threshold)) {
+      if (said && !chosen && leaves(*said, rules_[exit].threshold)) {
         chosen = said;
       }
       if (chosen && !options_.probe) {
@@ -99,8 +100,10 @@ at::Tensor Engine::take_pending(size_t exit, const at::Tensor& rows) {
 
 std::optional<Prediction> Engine::visit_exit(size_t index, const model::LayerTrace& trace,
                                              const at::Tensor& rows, bool predict) {
-  auto said = ask_exit(backbone_, exits_[index], static_cast<int64_t>(index), trace, rows,
-                       exit_caches_[index], predict);
+  const bool ask = predict && (options_.probe || rules_[index].threshold < 1.0);
+  auto said =
+      ask_exit(backbone_, exits_[index], static_cast<int64_t>(index), trace, rows, exit_caches_[index], ask,
+               {.policy = options_.policy, .rule = rules_[index], .probe = options_.probe});
   if (said && options_.probe) {
     probes_.push_back(*said);
   }

@@ -1,8 +1,13 @@
 #include "engine_parts.h"
 
+#include <ATen/ops/topk.h>
+
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "ee/base/error.h"
+#include "ee/exits/exit_gate.h"
 
 namespace ee::infer {
 
@@ -21,7 +26,17 @@ Prediction make_prediction(int64_t exit, const at::Tensor& logits) {
   prediction.token = prediction.logits.argmax().item<int64_t>();
   const double largest = prediction.logits[prediction.token].item<double>();
   prediction.confidence = std::exp(largest - at::logsumexp(prediction.logits, {0}).item<double>());
+  prediction.score = prediction.confidence;
   return prediction;
+}
+
+// What the gate says behind the output embedding. `input`: of exits::gate_input(), one row.
+double gate_score(const at::Tensor& gate, const at::Tensor& input, const Prediction& prediction) {
+  const at::Tensor top = std::get<0>(prediction.logits.topk(2));
+  const double log_top = std::log(std::max(prediction.confidence, std::numeric_limits<double>::min()));
+  const double log_margin = top[0].item<double>() - top[1].item<double>();
+  const auto number = [&](double value) { return at::full({1}, value, input.options()); };
+  return exits::gate_after(gate, input, number(log_top), number(log_margin)).item<double>();
 }
 
 model::LayerCache allocate(const model::Backbone& backbone, int64_t capacity) {
@@ -52,20 +67,48 @@ std::vector<model::LayerCache> exit_caches(const model::Backbone& backbone,
   return caches;
 }
 
+std::vector<config::ExitRule> exit_rules(const EngineOptions& options,
+                                         std::span<const exits::ExitHead> exits) {
+  std::vector<config::ExitRule> rules = options.rules;
+  if (rules.empty()) {
+    for (const exits::ExitHead& exit : exits) {
+      rules.push_back({.layer = exit.spec.layer, .threshold = options.threshold});
+    }
+  }
+  EE_CHECK(rules.size() == exits.size(), "{} rules for {} exits", rules.size(), exits.size());
+  return rules;
+}
+
+bool may_leave(const std::vector<config::ExitRule>& rules) {
+  return std::ranges::any_of(rules, [](const config::ExitRule& rule) { return rule.threshold < 1.0; });
+}
+
 std::optional<Prediction> ask_exit(const model::Backbone& backbone, const exits::ExitHead& exit,
                                    int64_t index, const model::LayerTrace& trace, const at::Tensor& rows,
-                                   model::LayerCache& own_cache, bool predict) {
+                                   model::LayerCache& own_cache, bool predict, const Judge& judge) {
   const bool caches = exit.spec.kind == config::ExitKind::layer;
   if (!rows.defined() || (!predict && !caches)) {
     return std::nullopt;
   }
-  const exits::ExitInput input =
+  const exits::ExitInput from =
       caches ? exits::ExitInput{rows, {}} : exits::exit_input(exit.spec, last_row(trace));
-  const at::Tensor hidden = exit.forward(backbone, input, caches ? &own_cache : nullptr);
+  const at::Tensor hidden = exit.forward(backbone, from, caches ? &own_cache : nullptr);
   if (!predict) {
     return std::nullopt;
   }
-  return make_prediction(index, exit.logits(backbone, last_row(hidden)));
+  const at::Tensor row = last_row(hidden);
+  if (judge.policy == config::ExitPolicy::confidence) {
+    return make_prediction(index, exit.logits(backbone, row));
+  }
+  const at::Tensor input = exits::gate_input(row.flatten(0, 1));
+  const bool refused =
+      judge.rule.ask > 0 && exits::gate_before(exit.gate, input).item<double>() < judge.rule.ask;
+  if (refused && !judge.probe) {
+    return std::nullopt;
+  }
+  Prediction prediction = make_prediction(index, exit.logits(backbone, row));
+  prediction.score = refused ? -1.0 : gate_score(exit.gate, input, prediction);
+  return prediction;
 }
 
 Prediction ask_final_layer(const model::Backbone& backbone, const at::Tensor& rows) {

@@ -15,13 +15,25 @@ std::vector<model::LayerCache> layer_caches(const model::Backbone& backbone, int
 std::vector<model::LayerCache> exit_caches(const model::Backbone& backbone,
                                            std::span<const exits::ExitHead> exits, int64_t capacity);
 
-// What an exit says about the token behind the last row. `trace`: of the layer that the exit listens to.
-// `rows` [1, seq, hidden] (undefined: none): what leaves that layer, with rows in front that came to the exit
-// earlier. Only an exit that is a decoder layer sees all rows, also when nothing is to be predicted: they
-// belong into `own_cache`, its own KV cache.
+// One rule an exit: those of the options, or their threshold for all. `exits` are all of the model.
+std::vector<config::ExitRule> exit_rules(const EngineOptions& options,
+                                         std::span<const exits::ExitHead> exits);
+bool may_leave(const std::vector<config::ExitRule>& rules);  // at any exit
+
+// How an exit is judged.
+struct Judge {
+  config::ExitPolicy policy;
+  config::ExitRule rule;
+  bool probe = false;  // the exit speaks even if its gate in front refuses; its score is then below 0
+};
+
+// What an exit says about the token behind the last row; nothing when its gate refuses to ask it. `trace`: of
+// the layer that the exit listens to. `rows` [1, seq, hidden] (undefined: none): what leaves that layer, with
+// rows in front that came to the exit earlier. Only an exit that is a decoder layer sees all rows, also when
+// nothing is to be predicted: they belong into `own_cache`, its own KV cache.
 std::optional<Prediction> ask_exit(const model::Backbone& backbone, const exits::ExitHead& exit,
                                    int64_t index, const model::LayerTrace& trace, const at::Tensor& rows,
-                                   model::LayerCache& own_cache, bool predict);
+                                   model::LayerCache& own_cache, bool predict, const Judge& judge);
 
 // What the model's own head says. `rows` [1, seq, hidden]: what leaves the last layer.
 Prediction ask_final_layer(const model::Backbone& backbone, const at::Tensor& rows);

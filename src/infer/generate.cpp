@@ -176,6 +176,8 @@ Generation generate(const Model& model, const tokenizer::Tokenizer& tokenizer,
   Engine engine(model.backbone, model.exits,
                 {.capacity = static_cast<int64_t>(prompt.size()) + options.max_new_tokens,
                  .threshold = options.threshold,
+                 .policy = options.policy,
+                 .rules = options.rules,
                  .probe = options.probe});
   Sampler sampler(options.sampling);
   const auto next = [&](std::span<const int64_t> tokens) {

@@ -1,8 +1,10 @@
 #include "ee/infer/model.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "ee/base/error.h"
+#include "ee/base/text.h"
 #include "ee/checkpoint/model_folder.h"
 #include "ee/infer/engine.h"
 #include "ee/parallel/stage_plan.h"
@@ -99,6 +101,39 @@ config::ModelConfig check_model(const LoadRequest& request, const parallel::Grid
                           sizes.pipeline, request.folder.string(), config.layers, config.layers);
   }
   return config;
+}
+
+std::vector<config::ExitRule> quality_rules(const LoadRequest& request, double agreement,
+                                            config::ExitPolicy policy) {
+  constexpr double kSame = 1e-9;
+  const checkpoint::ModelFolder folder = checkpoint::ModelFolder::open(request.folder);
+  const config::ExitsConfig& exits = folder.exits();
+  if (!request.exits.empty() && request.exits.size() < exits.exits.size()) {
+    throw base::UserError("quality levels hold for all exits of {} together; leave --exits out",
+                          request.folder.string());
+  }
+  std::vector<std::string> known;
+  for (const config::QualityLevel& level : exits.quality) {
+    if (level.policy == policy && std::abs(level.agreement - agreement) < kSame) {
+      return level.exits;
+    }
+    known.push_back(fmt::format("{} (policy {})", level.agreement, config::name_of(level.policy)));
+  }
+  const std::string there =
+      known.empty() ? "it is not calibrated" : fmt::format("it has {}", base::join(known, ", "));
+  throw base::UserError(
+      "{} has no quality level {} of policy {}: {}; make it with ee-tune calibrate --agreement {}{}",
+      request.folder.string(), agreement, config::name_of(policy), there, agreement,
+      policy == config::ExitPolicy::gate ? " --gate" : "");
+}
+
+void check_gates(const std::filesystem::path& path) {
+  const checkpoint::ModelFolder folder = checkpoint::ModelFolder::open(path);
+  folder.exits();
+  if (!folder.has_gates()) {
+    throw base::UserError("the exits of {} have no gates; fit some with ee-tune calibrate --gate",
+                          path.string());
+  }
 }
 
 std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const std::filesystem::path& folder,

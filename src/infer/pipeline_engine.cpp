@@ -26,7 +26,8 @@ PipelineEngine::PipelineEngine(const model::Backbone& backbone, std::span<const 
                                const parallel::Ranks& ranks)
     : backbone_(backbone),
       grid_(ranks.grid),
-      threshold_(options.threshold),
+      policy_(options.policy),
+      rules_(exit_rules(options, exits)),
       sampler_(sampling),
       link_(ranks, kInFlight),
       caches_(layer_caches(backbone, options.capacity)) {
@@ -36,7 +37,7 @@ PipelineEngine::PipelineEngine(const model::Backbone& backbone, std::span<const 
   };
   const auto begin = std::ranges::find_if(exits, mine);
   first_exit_ = static_cast<size_t>(begin - exits.begin());
-  if (threshold_ < 1.0) {
+  if (may_leave(rules_)) {
     exits_ = {begin, std::find_if_not(begin, exits.end(), mine)};
   }
   exit_caches_ = exit_caches(backbone, exits_, options.capacity);
@@ -87,9 +88,12 @@ std::optional<GeneratedToken> PipelineEngine::climb(const at::Tensor& rows, bool
                                &caches_[static_cast<size_t>(depth - backbone_.first_layer)], backbone_.ranks);
     }
     for (; exit < exits_.size() && exits_[exit].spec.depth() == depth; ++exit) {
-      const auto said = ask_exit(backbone_, exits_[exit], static_cast<int64_t>(first_exit_ + exit), trace,
-                                 trace.output, exit_caches_[exit], !chosen_before && !chosen);
-      if (said && leaves(*said, threshold_)) {
+      const config::ExitRule& rule = rules_[first_exit_ + exit];
+      const auto said =
+          ask_exit(backbone_, exits_[exit], static_cast<int64_t>(first_exit_ + exit), trace, trace.output,
+                   exit_caches_[exit], !chosen_before && !chosen && rule.threshold < 1.0,
+                   {.policy = policy_, .rule = rule});
+      if (said && leaves(*said, rule.threshold)) {
         chosen = choose(*said);
       }
     }
@@ -156,6 +160,8 @@ std::optional<Generation> generate_on_ranks(const Model& model, const parallel::
   PipelineEngine engine(model.backbone, model.exits,
                         {.capacity = static_cast<int64_t>(prompt.size()) + options.max_new_tokens,
                          .threshold = options.threshold,
+                         .policy = options.policy,
+                         .rules = options.rules,
                          .probe = options.probe},
                         options.sampling, ranks);
   if (!ranks.grid.is_first_stage()) {

@@ -124,9 +124,14 @@ void LayerCache::append(const at::Tensor& new_k, const at::Tensor& new_v) {
   length += seq;
 }
 
-at::Tensor mlp(const MlpWeights& weights, const at::Tensor& stream, const parallel::TensorRanks& ranks) {
+at::Tensor mlp_activations(const MlpWeights& weights, const at::Tensor& stream,
+                           const parallel::TensorRanks& ranks) {
   const at::Tensor x = ranks.enter(stream);
-  return weights.down.leave(silu_times(weights.gate(x), weights.up(x)), ranks);
+  return silu_times(weights.gate(x), weights.up(x));
+}
+
+at::Tensor mlp(const MlpWeights& weights, const at::Tensor& stream, const parallel::TensorRanks& ranks) {
+  return weights.down.leave(mlp_activations(weights, stream, ranks), ranks);
 }
 
 LayerTrace decoder_layer(const config::ModelConfig& config, const LayerWeights& weights, const at::Tensor& x,

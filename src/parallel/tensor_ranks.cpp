@@ -1,7 +1,10 @@
 #include "ee/parallel/tensor_ranks.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
 
 #include "ee/base/error.h"
 
@@ -86,20 +89,31 @@ at::Tensor TensorRanks::sum(const at::Tensor& partial) const {
   return sequence_ ? reduce_scattered(*group_, partial.contiguous()) : all_reduced(*group_, partial);
 }
 
-at::Tensor TensorRanks::gather_vocabulary(const at::Tensor& logits, int64_t vocabulary) const {
-  if (!group_) return logits;
-  // Parts may be unequal: they travel padded to the first one's size.
-  const int64_t part = slice_of({}, Split::vocabulary, {vocabulary}, 0, size()).length;
-  const at::Tensor rows = logits.flatten(0, -2);  // [n, own part]
-  at::Tensor own = at::zeros({rows.size(0), part}, rows.options());
+at::Tensor TensorRanks::sum_all(const at::Tensor& partial) const {
+  return group_ ? all_reduced(*group_, partial) : partial;
+}
+
+at::Tensor TensorRanks::gather_columns(const at::Tensor& x, Split split, int64_t whole) const {
+  if (!group_) return x;
+  const auto part = [&](int64_t rank) { return slice_of({}, split, {whole}, rank, size()).length; };
+  int64_t widest = 0;  // parts may be unequal: they travel padded to the widest
+  for (int64_t rank = 0; rank < size(); ++rank) widest = std::max(widest, part(rank));
+  const at::Tensor rows = x.flatten(0, -2);  // [n, own part]
+  const int64_t count = rows.size(0);
+  at::Tensor own = at::zeros({count, widest}, rows.options());
   own.narrow(1, 0, rows.size(1)).copy_(rows);
-  const at::Tensor all = at::empty({size() * rows.size(0), part}, rows.options());
+  const at::Tensor all = at::empty({size() * count, widest}, rows.options());
   group_->all_gather(all, own);
-  const at::Tensor joined =
-      all.view({size(), rows.size(0), part}).transpose(0, 1).reshape({rows.size(0), size() * part});
-  std::vector<int64_t> sizes = logits.sizes().vec();
-  sizes.back() = vocabulary;
-  return joined.narrow(1, 0, vocabulary).reshape(sizes);
+  std::vector<at::Tensor> parts;
+  for (int64_t rank = 0; rank < size(); ++rank)
+    parts.push_back(all.narrow(0, rank * count, count).narrow(1, 0, part(rank)));
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = whole;
+  return at::cat(parts, 1).view(sizes);
+}
+
+at::Tensor TensorRanks::gather_vocabulary(const at::Tensor& logits, int64_t vocabulary) const {
+  return gather_columns(logits, Split::vocabulary, vocabulary);
 }
 
 std::optional<kernels::VocabularyPart> TensorRanks::vocabulary_part(int64_t vocabulary) const {

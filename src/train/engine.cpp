@@ -2,9 +2,8 @@
 
 #include <cmath>
 
-#include "ee/exits/exit_loss.h"
 #include "full_step.h"
-#include "stage_walk.h"
+#include "teacher_walk.h"
 
 namespace ee::train {
 
@@ -65,7 +64,7 @@ Stage whole(const model::Backbone& backbone, const std::vector<exits::ExitHead>&
             const config::TuneOptions& options) {
   std::vector<config::ExitSpec> specs;
   for (const auto& exit : exits) specs.push_back(exit.spec);
-  return {.last_layer = run_depth(backbone.config, specs, options.train),
+  return {.last_layer = run_depth(backbone.config, specs, options),
           .loaded_layers = backbone.last_layer(),
           .exit_count = exits.size()};
 }
@@ -141,21 +140,49 @@ void Engine::accumulate(const data::BatchSource& source, int64_t step, std::vect
     full_->begin(view, step);
     return full_->accumulate(view, own, batch, factor, micro_batches, losses);
   }
-  for (int64_t i = 0; i < own; ++i)
-    accumulate(batch(i), factor / static_cast<double>(micro_batches), i + 1 == own, losses);
+  const double scale = factor / static_cast<double>(micro_batches);
+  if (options_.exits.loss.needs_teacher()) return accumulate_taught(own, batch, scale, losses);
+  for (int64_t i = 0; i < own; ++i) accumulate(batch(i), scale, i + 1 == own, losses);
 }
 
 void Engine::accumulate(const data::Batch& batch, double scale, bool last, std::vector<double>& losses) {
   const at::Tensor targets = batch.targets().to(backbone_.device());  // [micro_batch, sequence_length] i64
   walk_stage({stage_, backbone_, exits_, link_.get()}, batch, stage_.last_layer,
              [&](size_t i, const exits::ExitInput& input) {
-               losses[i] +=
-                   exits::accumulate_exit_gradient(backbone_, exits_[i], input, targets,
-                                                   {.token_weights = options_.exits.token_weights,
-                                                    .gradient_filter = options_.exits.gradient_filter,
-                                                    .scale = scale * exits_[i].spec.weight});
+               losses[i] += exits::accumulate_exit_gradient(backbone_, exits_[i], input, targets,
+                                                            loss_options(i, scale));
                if (last) optimizer_.reduce(i);
              });
+}
+
+// The teacher is known behind the last layer only: the exits wait for it with their inputs.
+void Engine::accumulate_taught(int64_t count, const std::function<data::Batch(int64_t)>& batch, double scale,
+                               std::vector<double>& losses) {
+  int64_t visited = 0;
+  TeacherWalk walk({stage_, backbone_, exits_, link_.get()}, ranks_,
+                   [&](const data::Batch& of, const std::vector<exits::ExitInput>& inputs,
+                       const at::Tensor& final_hidden) {
+                     const at::Tensor targets = of.targets().to(backbone_.device());
+                     const bool last = ++visited == count;
+                     if (inputs.empty()) return;
+                     const auto teacher =
+                         exits::make_teacher(backbone_, final_hidden, targets, options_.exits.loss,
+                                             options_.exits.gradient_filter);
+                     for (size_t i = 0; i < inputs.size(); ++i) {
+                       losses[i] += exits::accumulate_exit_gradient(backbone_, exits_[i], inputs[i], targets,
+                                                                    loss_options(i, scale), &teacher);
+                       if (last) optimizer_.reduce(i);
+                     }
+                   });
+  for (int64_t i = 0; i < count; ++i) walk.push(batch(i));
+  walk.drain();
+}
+
+exits::ExitLossOptions Engine::loss_options(size_t exit, double scale) const {
+  return {.loss = options_.exits.loss,
+          .token_weights = options_.exits.token_weights,
+          .gradient_filter = options_.exits.gradient_filter,
+          .scale = scale * exits_[exit].spec.weight};
 }
 
 }  // namespace ee::train

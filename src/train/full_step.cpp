@@ -192,7 +192,7 @@ at::Tensor FullStep::final_gradient(const FullView& view, const MicroBatch& batc
   losses.back() += exits::accumulate_exit_gradient(
       computed_, final_, {.hidden = batch.stream, .mlp_input = {}}, batch.targets,
       {.gradient_filter = options_.exits.gradient_filter, .scale = weights_.final * final_.spec.weight},
-      wanted ? &gradient : nullptr);
+      /*teacher=*/nullptr, wanted ? &gradient : nullptr);
   return gradient.hidden.defined() ? gradient.hidden : at::zeros_like(batch.stream);
 }
 
@@ -223,7 +223,7 @@ exits::ExitInput FullStep::visit(const FullView& view, size_t index, const model
                                       {.token_weights = options_.exits.token_weights,
                                        .gradient_filter = options_.exits.gradient_filter,
                                        .scale = weights_.exits * exit.spec.weight},
-                                      gradient ? &result : nullptr);
+                                      /*teacher=*/nullptr, gradient ? &result : nullptr);
   if (batch.last) done(view, index);
   return result;
 }

@@ -130,7 +130,7 @@ double Job::element_bytes() const {
   return static_cast<double>(c10::elementSize(dtype));
 }
 
-int64_t Job::depth() const { return run_depth(folder.config(), exits, options.train); }
+int64_t Job::depth() const { return run_depth(folder.config(), exits, options); }
 
 std::vector<std::string> Job::loss_names() const {
   std::vector<std::string> names;

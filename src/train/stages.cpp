@@ -17,6 +17,10 @@ double Flops::exit(const config::ExitSpec& spec, double gradient_filter) const {
   double branch = 0;
   if (spec.kind == config::ExitKind::mlp) branch = mlp() * (1 + 1 + 1.0 / 3);
   if (spec.kind == config::ExitKind::layer) branch = layer() * 3;
+  const auto hidden = static_cast<double>(model.hidden_size),
+             rank = static_cast<double>(spec.translator_rank);
+  if (spec.translator == config::TranslatorKind::full) branch += 2 * 2 * hidden * hidden;
+  if (spec.translator == config::TranslatorKind::low_rank) branch += (2 + 3) * 2 * hidden * rank;
   const double backward = gradient_filter > 0 ? 0 : spec.head == config::HeadKind::own ? 3 : 2;
   return branch + head() * (1 + backward);
 }
@@ -30,16 +34,16 @@ config::ExitSpec final_exit(const config::ModelConfig& model, const config::Trai
 }
 
 int64_t run_depth(const config::ModelConfig& model, const std::vector<config::ExitSpec>& exits,
-                  const config::TrainOptions& train) {
-  int64_t depth = train.backbone() ? model.layers : 0;
+                  const config::TuneOptions& options) {
+  const bool whole = options.train.backbone() || options.exits.loss.needs_teacher();
+  int64_t depth = whole ? model.layers : 0;
   for (const auto& spec : exits) depth = std::max(depth, spec.depth());
   return depth;
 }
 
 std::vector<Stage> plan_run(const config::ModelConfig& model, const std::vector<config::ExitSpec>& exits,
                             const config::TuneOptions& options, int64_t loaded_layers) {
-  const int64_t depth =
-      std::max<int64_t>(1, run_depth(model, exits, options.train));  // a stage is never empty
+  const int64_t depth = std::max<int64_t>(1, run_depth(model, exits, options));  // a stage is never empty
   const Flops flops{model, static_cast<double>(options.batch.sequence_length)};
   std::vector<parallel::DepthCost> costs(static_cast<size_t>(depth + 1));
   for (int64_t layer = 1; layer <= depth; ++layer)
@@ -48,6 +52,8 @@ std::vector<Stage> plan_run(const config::ModelConfig& model, const std::vector<
     costs[static_cast<size_t>(spec.depth())].exits += flops.exit(spec, options.exits.gradient_filter);
   if (options.train.backbone())
     costs.back().exits += flops.exit(final_exit(model, options.train), options.exits.gradient_filter);
+  else if (options.exits.loss.kl > 0)
+    costs.back().exits += flops.head();
 
   const auto plan = parallel::plan_stages(costs, options.parallel.pipeline);
   double total = 0;
@@ -70,7 +76,7 @@ std::vector<Stage> plan_run(const config::ModelConfig& model, const std::vector<
     for (const auto& exit : exits) {
       if (!parallel::is_on_stage(exit, stage.first_layer, stage.last_layer)) continue;
       ++stage.exit_count;
-      stage.needs_head |= exit.head == config::HeadKind::shared;
+      stage.needs_head |= exit.head == config::HeadKind::shared || options.exits.loss.kl > 0;
     }
     stages.push_back(std::move(stage));
   }

@@ -11,8 +11,10 @@
 #include "ee/comm/device.h"
 #include "ee/train/engine.h"
 #include "ee/train/evaluation.h"
+#include "ee/train/fit.h"
 #include "ee/train/resume.h"
 #include "grid_state.h"
+#include "load_engine.h"
 #include "process.h"
 #include "run_log.h"
 
@@ -24,28 +26,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-// This rank's share: the layers and exits of its stage, of which it reads only its slices.
-Engine load_engine(const Job& job, const parallel::Ranks* ranks) {
-  const Stage& stage = job.stages.at(ranks ? static_cast<size_t>(ranks->grid.position().pipeline) : 0);
-  auto backbone = checkpoint::load_backbone(
-      job.folder, {.device = comm::open_device(job.device),
-                   .precision = job.options.train.backbone() ? config::Precision::f32  // masters
-                                                             : job.options.model.precision,
-                   .first_layer = stage.first_layer,
-                   .last_layer = stage.loaded_layers,
-                   .embedding = stage.is_first,
-                   .head = stage.needs_head,
-                   .max_positions = job.options.batch.sequence_length,
-                   .ranks = ranks ? ranks->tensor : parallel::TensorRanks()});
-  std::vector<int64_t> layers;
-  for (const auto& spec : job.exits_of(stage)) layers.push_back(spec.layer);
-  std::vector<exits::ExitHead> exits;
-  if (!layers.empty()) exits = checkpoint::load_exits(job.folder, backbone, layers, at::kFloat);
-  for (size_t i = 0; i < exits.size(); ++i) exits[i].spec = job.exits_of(stage)[i];  // with the overrides
-  const auto dtype = checkpoint::compute_dtype(job.folder, job.options.model.precision, backbone.device());
-  return {stage, std::move(backbone), std::move(exits), job.options, job.steps, ranks, dtype};
 }
 
 // One rank's part in the run. All ranks go through the same steps; what to do between two of them is decided
@@ -76,6 +56,7 @@ class Run {
   }
 
   int operator()() {
+    if (!fit()) return stopped(stop_.number());
     for (;;) {
       const auto begin = Clock::now();
       const Control control = exchange_control(engine_, decide(), report_);
@@ -93,6 +74,18 @@ class Run {
   }
 
  private:
+  // Before the first step; false: a signal came.
+  bool fit() {
+    const auto& options = job_.options;
+    if (state_.step > 0 || options.exits.init != config::ExitStart::fit) return true;
+    message("fitting the exits");
+    const auto result = fit_exits(engine_, job_.exits, job_.training, options.exits.fit_tokens,
+                                  options.batch.micro_batch, [this] { return !ranks_ && stop_.requested(); });
+    if (!result) return false;
+    message(to_table(*result));
+    return true;
+  }
+
   // What is due before the next step. Only rank 0's answer counts: clock and signals are its own.
   Control decide() const {
     const auto& evaluation = job_.options.evaluation;
@@ -184,24 +177,10 @@ class Run {
   }
 
   void write_output() {
-    const auto tensors = model_tensors(job_, engine_);
-    if (writes())
-      checkpoint::write_model_folder(job_.folder, output_specs(), tensors.exits, job_.options.output,
-                                     checkpoint::stored_exit_dtype(job_.folder), tensors.backbone);
-    else
-      take_part(tensors.backbone), take_part(tensors.exits);
+    write_model(job_, engine_);
     wait_until_written();
     event("end");
     message(fmt::format("wrote {}", job_.options.output));
-  }
-
-  // All exits of the model, with the overrides of this run.
-  std::vector<config::ExitSpec> output_specs() const {
-    auto specs = job_.folder.exits().exits;
-    for (auto& spec : specs)
-      for (const auto& trained : job_.exits)
-        if (trained.layer == spec.layer) spec = trained;
-    return specs;
   }
 
   // The rank that reports is another one than the one that writes: it must not tell of files that are not

@@ -1,3 +1,5 @@
+#include <ATen/ops/ones_like.h>
+
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/folders.h"

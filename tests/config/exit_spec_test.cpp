@@ -33,9 +33,9 @@ TEST(ExitSpec, NamesAndValuesAreInverse) {
   EXPECT_EQ(parse_norm_kind("none"), NormKind::none);
   EXPECT_EQ(to_string(InitKind::random), "random");
   EXPECT_EQ(parse_init_kind("copy"), InitKind::copy);
-  EXPECT_EQ(
-      user_error([] { parse_exit_kind("mlpp"); }),
-      "exit kind: \"mlpp\" is unknown; expected one of embedding, norm, mlp, layer (did you mean mlp?)");
+  EXPECT_EQ(user_error([] { parse_exit_kind("mlpp"); }),
+            "exit kind: \"mlpp\" is unknown; expected one of embedding, norm, mlp, linear, layer "
+            "(did you mean mlp?)");
   EXPECT_THAT(user_error([] { parse_init_kind(""); }), HasSubstr("expected one of copy, random"));
 }
 
@@ -64,26 +64,39 @@ TEST(ExitSpec, ReadsAFileAndSortsByLayer) {
                                           .temperature = 2}));
 }
 
+TEST(ExitSpec, ALinearExitHasATranslatorUnlessTheFileRefusesIt) {
+  EXPECT_THAT(
+      read(R"({"exits": [{"layer": 3, "kind": "linear"},
+                                 {"layer": 4, "kind": "mlp", "translator": "low_rank", "translator_rank": 8}]})"),
+      ElementsAre(ExitSpec{.layer = 3, .kind = ExitKind::linear, .translator = TranslatorKind::full},
+                  ExitSpec{.layer = 4, .translator = TranslatorKind::low_rank, .translator_rank = 8}));
+  EXPECT_THAT(error_of(R"({"exits": [{"layer": 3, "kind": "linear", "translator": "none"},
+                                     {"layer": 4, "kind": "norm", "init": "fit"}]})"),
+              AllOf(HasSubstr("exits[0].translator: a linear exit has a translator"),
+                    HasSubstr("exits[1].init: there is nothing to fit in an exit of kind norm")));
+}
+
 TEST(ExitSpec, ReportsAllProblemsOfAFileAtOnce) {
   EXPECT_THAT(
       error_of(R"({"exits": [{"layer": 31}, {"kind": "mlpp", "layr": 3}, {"layer": 5, "wieght": 1},
                  {"layer": 5, "position": "before"}, {"layer": 6, "temperature": 0, "weight": -1}, 7,
                  {"layer": 7, "kind": "norm", "norm": "none"}, {"layer": 0}, {"layer": "8"}], "exit": []})"),
-      AllOf(HasSubstr("exits.json: 14 problems"),
-            HasSubstr("exits[0].layer: 31 is out of range; the model has layers 1 to 30"),
-            HasSubstr("exits[1].kind: \"mlpp\" is unknown; expected one of embedding, norm, mlp, layer "
-                      "(did you mean mlp?)"),
-            HasSubstr("exits[1].layr: unknown key (did you mean layer?)"),
-            HasSubstr("exits[1].layer: required, but missing"),
-            HasSubstr("exits[2].wieght: unknown key (did you mean weight?)"),
-            HasSubstr("exits[3].layer: layer 5 has an exit already, exits[2]"),
-            HasSubstr("exits[3].position: an mlp exit is always after its layer"),
-            HasSubstr("exits[4].temperature: must be > 0, got 0"),
-            HasSubstr("exits[4].weight: must be >= 0, got -1"),
-            HasSubstr("exits[5]: expected object {...}, got number 7"),
-            HasSubstr("exits[6].norm: a norm exit has a norm"),
-            HasSubstr("exits[7].layer: required, but missing or 0"),
-            HasSubstr("exits[8].layer: expected integer, got text \"8\""), HasSubstr("exit: unknown key")));
+      AllOf(
+          HasSubstr("exits.json: 14 problems"),
+          HasSubstr("exits[0].layer: 31 is out of range; the model has layers 1 to 30"),
+          HasSubstr("exits[1].kind: \"mlpp\" is unknown; expected one of embedding, norm, mlp, linear, layer "
+                    "(did you mean mlp?)"),
+          HasSubstr("exits[1].layr: unknown key (did you mean layer?)"),
+          HasSubstr("exits[1].layer: required, but missing"),
+          HasSubstr("exits[2].wieght: unknown key (did you mean weight?)"),
+          HasSubstr("exits[3].layer: layer 5 has an exit already, exits[2]"),
+          HasSubstr("exits[3].position: an mlp exit is always after its layer"),
+          HasSubstr("exits[4].temperature: must be > 0, got 0"),
+          HasSubstr("exits[4].weight: must be >= 0, got -1"),
+          HasSubstr("exits[5]: expected object {...}, got number 7"),
+          HasSubstr("exits[6].norm: a norm exit has a norm"),
+          HasSubstr("exits[7].layer: required, but missing or 0"),
+          HasSubstr("exits[8].layer: expected integer, got text \"8\""), HasSubstr("exit: unknown key")));
 }
 
 TEST(ExitSpec, RefusesFilesWithoutExits) {
@@ -112,13 +125,40 @@ TEST(ExitsConfig, WhatIsWrittenReadsBackEqual) {
     config.exits.push_back({.layer = static_cast<int64_t>(config.exits.size()) + 1,
                             .kind = kind,
                             .norm = NormKind::own,
+                            .translator = TranslatorKind::low_rank,
+                            .translator_rank = 3,
+                            .init = InitKind::fit,
                             .weight = 0.1,
                             .temperature = 1.0 / 3});
   TempFolder folder;
   const auto file = folder.write("ee_config.json", write_exits_config(config));
-  EXPECT_EQ(read_exits_config(file, 4), config);
-  EXPECT_THAT(user_error([&] { read_exits_config(file, 3); }),
-              HasSubstr("exits[3].layer: 4 is out of range"));
+  EXPECT_EQ(read_exits_config(file, 5), config);
+  QualityLevel level{.agreement = 0.95, .confidence = 0.9, .policy = ExitPolicy::gate, .exits = {}};
+  for (const ExitSpec& exit : config.exits)
+    level.exits.push_back({.layer = exit.layer, .threshold = 1.0 / 3, .ask = 0.125});
+  config.quality = {level};
+  EXPECT_EQ(read_exits_config(folder.write("calibrated.json", write_exits_config(config)), 5), config);
+  EXPECT_THAT(user_error([&] { read_exits_config(file, 4); }),
+              HasSubstr("exits[4].layer: 5 is out of range"));
+}
+
+TEST(ExitsConfig, RefusesQualityLevelsOfOtherExits) {
+  const std::string good = write_exits_config(
+      {.exits = {{.layer = 2}},
+       .backbone_fingerprint = "f",
+       .quality = {{.agreement = 0.9, .confidence = 0.95, .exits = {{.layer = 2, .threshold = 0.5}}}}});
+  const auto damaged = [&](std::string_view from, std::string_view to) {
+    TempFolder folder;
+    const auto file = folder.write("ee_config.json", with(good, from, to));
+    return user_error([&] { read_exits_config(file, 4); });
+  };
+  EXPECT_THAT(damaged(R"("threshold": 0.5)", R"("threshold": 1.5)"),
+              HasSubstr("quality[0].exits[0].threshold: must be in [0, 1], got 1.5"));
+  EXPECT_THAT(damaged(R"("agreement": 0.9)", R"("agreement": "high")"), HasSubstr("expected number"));
+  const std::string other = with(good, "\"layer\": 2", "\"layer\": 3");  // the first one: of the level
+  TempFolder folder;
+  EXPECT_THAT(user_error([&] { read_exits_config(folder.write("ee_config.json", other), 4); }),
+              HasSubstr("quality[0].exits: are not the model's exits"));
 }
 
 TEST(ExitsConfig, RefusesOtherVersionsAndDamage) {

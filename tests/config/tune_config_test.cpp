@@ -44,6 +44,9 @@ TuneOptions unusual() {
   o.model.precision = Precision::bf16;
   o.data = {{"a b.txt", "\"ü\"/folder"}, {"v.jsonl"}, 0.1, "cache", 3, false};
   o.exits = {{10, 16},
+             ExitStart::stored,
+             1000,
+             {0.25, 0.0, 2.0, 0.0},
              {{10, 0.25, std::nullopt}, {16, std::nullopt, 2.0}},
              TokenWeights::confidence,
              0.0,

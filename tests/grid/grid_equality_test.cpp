@@ -236,6 +236,30 @@ TEST_F(GridEquality, LayersThatTakeTurns) {
   expect_same(2, 1, 1);
 }
 
+// Exits that are solved first and then learn from the final layer, which is on the last stage.
+TEST_F(GridEquality, FitAndTeacher) {
+  use_model(
+      test::tiny_config(),
+      {{.layer = 1, .kind = ExitKind::linear, .translator = config::TranslatorKind::full},
+       {.layer = 2, .kind = ExitKind::mlp, .head = HeadKind::own, .translator = config::TranslatorKind::full},
+       {.layer = 3,
+        .kind = ExitKind::layer,
+        .translator = config::TranslatorKind::low_rank,
+        .translator_rank = 4},
+       {.layer = 5, .kind = ExitKind::mlp}});
+  use_options({{"batch", {{"micro_batch", 2}, {"global_batch", 4}}},
+               {"exits",
+                {{"gradient_filter", 0},
+                 {"init", "fit"},
+                 {"fit_tokens", 1024},
+                 {"loss", {{"cross_entropy", 0.5}, {"kl", 1}, {"kl_temperature", 2}, {"hidden", 0.1}}}}}});
+  expect_same(2, 1, 1);
+  expect_same(1, 2, 1);
+  expect_same(1, 4, 1, {{"in_flight", 1}});
+  expect_same(1, 1, 2);
+  expect_same(2, 2, 2, {{"sequence", true}});
+}
+
 // A run goes on where another grid stopped, again and again.
 TEST_F(GridEquality, CheckpointsKnowNoGrid) {
   // A constant rate does not depend on the number of steps, so a shorter run is the beginning of a longer

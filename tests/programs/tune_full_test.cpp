@@ -49,8 +49,6 @@ TEST_F(TuneFull, WritesAModelWithATrainedBackbone) {
   const auto finished = run();
   ASSERT_EQ(finished.exit_code, 0) << finished.output;
   EXPECT_NE(backbone(folder_ / "out"), backbone(folder_ / "model"));
-  EXPECT_EQ(fs::file_size(folder_ / "out/model.safetensors"),
-            fs::file_size(folder_ / "model/model.safetensors"));
   const auto rows = losses();
   for (const char* name : {"2", "4", "final"})
     EXPECT_LT(rows.back().at(name).get<double>(), rows.front().at(name).get<double>() - 1) << name;

@@ -74,6 +74,22 @@ TEST_F(TuneRun, ExitsThatAreNotTrainedStayAsTheyAre) {
   }
 }
 
+TEST_F(TuneRun, GatesAreFittedAtTheEndAndDroppedByTheNextRun) {
+  const auto finished = run({"--set", "gate.train=true", "--set", "gate.tokens=256"});
+  ASSERT_EQ(finished.exit_code, 0) << finished.output;
+  EXPECT_NE(finished.output.find("gates on 256 held-out tokens"), std::string::npos) << finished.output;
+  EXPECT_TRUE(checkpoint::ModelFolder::open(folder_ / "out").has_gates());
+
+  const std::string again = (folder_ / "again").string();
+  const auto next = run({"--set", "model.path=" + (folder_ / "out").string(), "--set", "output=" + again});
+  ASSERT_EQ(next.exit_code, 0) << next.output;
+  EXPECT_FALSE(checkpoint::ModelFolder::open(again).has_gates());
+
+  const auto refused = run({"--set", "gate.train=true", "--set", "parallel.pipeline=2", "--set", "output=x"});
+  EXPECT_EQ(refused.exit_code, 2) << refused.output;
+  EXPECT_NE(refused.output.find("gate.train"), std::string::npos) << refused.output;
+}
+
 TEST_F(TuneRun, DryRunTellsTheCostAndWritesNoModel) {
   const auto finished = run({"--dry-run"});
   EXPECT_EQ(finished.exit_code, 0) << finished.output;

@@ -1,4 +1,5 @@
-// A model on disk: a Hugging Face folder, with or without ee_config.json and exits.safetensors. Opening reads
+// A model on disk: a Hugging Face folder, with or without ee_config.json and exits.safetensors, and with or
+// without the exits' gates in gates.safetensors ("exits.<layer>.gate.weight", f32). Opening reads
 // headers only; loading reads the slices asked for. Anything missing, extra, truncated or misshaped is a
 // UserError naming it.
 #pragma once
@@ -39,12 +40,14 @@ class ModelFolder {
   const config::ExitsConfig& exits() const;  // UserError "has no exits; attach some with ee-convert attach"
   const TensorFiles& backbone_files() const { return *backbone_files_; }
   const TensorFiles& exit_files() const { return *exit_files_; }  // only with exits
+  bool has_gates() const { return gate_files_ != nullptr; }       // all exits have one, or none
+  const TensorFiles& gate_files() const { return *gate_files_; }  // only with gates
 
  private:
   std::filesystem::path path_;
   config::ModelConfig config_;
   std::optional<config::ExitsConfig> exits_;
-  std::shared_ptr<TensorFiles> backbone_files_, exit_files_;
+  std::shared_ptr<TensorFiles> backbone_files_, exit_files_, gate_files_;
 };
 
 struct LoadOptions {
@@ -65,7 +68,7 @@ model::Backbone load_backbone(const ModelFolder& folder, const LoadOptions& opti
 std::vector<config::ExitSpec> exits_at(const ModelFolder& folder, const std::vector<int64_t>& layers);
 
 // The exits at `layers` (empty: all), in ascending order, their own tensors in `dtype` (this tensor rank's
-// slices), shared ones bound to the backbone.
+// slices), shared ones bound to the backbone, gates whole.
 std::vector<exits::ExitHead> load_exits(const ModelFolder& folder, const model::Backbone& backbone,
                                         const std::vector<int64_t>& layers, at::ScalarType dtype);
 
@@ -83,9 +86,14 @@ at::ScalarType compute_dtype(const ModelFolder& folder, config::Precision precis
 // bytes: cheap enough for every load, and another fine-tune of the same model never matches.
 std::string fingerprint(const TensorFiles& backbone_files);
 
-// A complete new model folder: `source`'s backbone, tokenizer and other files linked or copied byte for byte,
-// plus the exits (`tensors`: all that `specs` own, asked for in order, stored as `stored`). Appears complete
-// or not at all; UserError if `target` exists.
+// Writes into the folder what calibration found: the exits' temperatures and gates (all have one or none),
+// and quality levels. While gates change the folder has no levels, so that none can meet another's gates.
+void write_calibration(const ModelFolder& folder, const std::vector<exits::ExitHead>& exits,
+                       const std::vector<config::QualityLevel>& quality);
+
+// A complete new model folder, without gates and quality levels: `source`'s backbone, tokenizer and other
+// files linked or copied byte for byte, plus the exits (`tensors`: all that `specs` own, asked for in order,
+// stored as `stored`). Appears complete or not at all; UserError if `target` exists.
 // `backbone`: in place of the source's weights, all tensors of its tensor table (asked for before the exits,
 // stored in its dtype); empty: the source's.
 void write_model_folder(const ModelFolder& source, const std::vector<config::ExitSpec>& specs,

@@ -18,6 +18,7 @@ enum class TokenWeights { uniform, confidence };      // confidence: the exit's 
 enum class WeightShape { constant, linear, cosine };  // how a warm-up or cool-down of exit weights goes
 enum class DecayShape { constant, linear, cosine };
 enum class ClipMode { per_exit, global, none };
+enum class ExitStart { stored, fit };  // weights that training starts from: the folder's, or fitted on text
 enum class PipelineSchedule { streaming, flush };  // flush: the pipeline is empty at the end of each step
 enum class TrainMode { exits, all };               // all: the backbone as well (EE-LLM)
 enum class HiftOrder { bottom_up, top_down, random };
@@ -39,6 +40,10 @@ constexpr std::array<EnumName<DecayShape>, 3> enum_names(DecayShape) {
 }
 constexpr std::array<EnumName<ClipMode>, 3> enum_names(ClipMode) {
   return {{{ClipMode::per_exit, "per_exit"}, {ClipMode::global, "global"}, {ClipMode::none, "none"}}};
+}
+
+constexpr std::array<EnumName<ExitStart>, 2> enum_names(ExitStart) {
+  return {{{ExitStart::stored, "stored"}, {ExitStart::fit, "fit"}}};
 }
 
 constexpr std::array<EnumName<PipelineSchedule>, 2> enum_names(PipelineSchedule) {
@@ -86,8 +91,22 @@ struct WeightScheduleOptions {  // EE-LLM section 3.3: exit weights that change 
   bool operator==(const WeightScheduleOptions&) const = default;
 };
 
+struct LossOptions {  // factors of the terms of each exit's loss
+  double cross_entropy = 1.0;
+  double kl = 0.0;
+  double kl_temperature = 1.0;
+  double hidden = 0.0;
+
+  // Whether a term asks for the model's last layer.
+  bool needs_teacher() const { return kl > 0 || hidden > 0; }
+  bool operator==(const LossOptions&) const = default;
+};
+
 struct ExitsOptions {
   std::vector<int64_t> train;  // layers; empty: all
+  ExitStart init = ExitStart::stored;
+  int64_t fit_tokens = 50000;
+  LossOptions loss;
   std::vector<ExitOverride> overrides;
   TokenWeights token_weights = TokenWeights::uniform;
   double gradient_filter = 1.0 / 16384;
@@ -167,6 +186,12 @@ struct EvaluationOptions {
   bool operator==(const EvaluationOptions&) const = default;
 };
 
+struct GateOptions {
+  bool train = false;
+  int64_t tokens = 16384;
+  bool operator==(const GateOptions&) const = default;
+};
+
 struct LoggingOptions {
   int64_t every_steps = 10;
   std::string directory;  // empty: <output>.logs
@@ -193,6 +218,7 @@ struct TuneOptions {
   ParallelOptions parallel;
   CheckpointOptions checkpoint;
   EvaluationOptions evaluation;
+  GateOptions gate;
   LoggingOptions logging;
   bool operator==(const TuneOptions&) const = default;
 };
@@ -238,8 +264,22 @@ void visit(Visitor& v, WeightScheduleOptions& o) {
 }
 
 template <typename Visitor>
+void visit(Visitor& v, LossOptions& o) {
+  v(o.cross_entropy, "cross_entropy", "factor of the cross entropy with the next token", at_least(0));
+  v(o.kl, "kl", "factor of the divergence from the final layer's distribution", at_least(0));
+  v(o.kl_temperature, "kl_temperature",
+    "divides both logits of the divergence, which then counts by its square", more_than(0));
+  v(o.hidden, "hidden", "factor of the mean squared distance to the final normalized hidden state",
+    at_least(0));
+}
+
+template <typename Visitor>
 void visit(Visitor& v, ExitsOptions& o) {
   v(o.train, "train", "layers of the exits to train; empty: all", at_least(1));
+  v(o.init, "init",
+    "weights that training starts from: as stored, or fitted: the exits' linear last steps solved on text");
+  v(o.fit_tokens, "fit_tokens", "training tokens that a fit looks at", at_least(1));
+  v.section(o.loss, "loss", "what an exit is trained for; factors of its terms");
   v.list(o.overrides, "overrides", "values that replace the checkpoint's for this run and in its result");
   v(o.token_weights, "token_weights",
     "confidence: each token's loss counts by the exit's own top probability (dynamic token weighting)");
@@ -338,6 +378,12 @@ void visit(Visitor& v, EvaluationOptions& o) {
 }
 
 template <typename Visitor>
+void visit(Visitor& v, GateOptions& o) {
+  v(o.train, "train", "at the end fit each exit's gate: will the final layer agree? One process only");
+  v(o.tokens, "tokens", "held-out tokens that the gates are fitted on, at most", at_least(1));
+}
+
+template <typename Visitor>
 void visit(Visitor& v, LoggingOptions& o) {
   v(o.every_steps, "every_steps", "steps between log lines", at_least(1));
   v(o.directory, "directory", "folder of metrics.jsonl and event files; empty: the output's name + .logs");
@@ -365,6 +411,7 @@ void visit(Visitor& v, TuneOptions& o) {
   v.section(o.parallel, "parallel", "how several processes share the work; any grid gives the same result");
   v.section(o.checkpoint, "checkpoint", "states to resume from");
   v.section(o.evaluation, "evaluation", "loss, perplexity and agreement with the final layer");
+  v.section(o.gate, "gate", "predictors of agreement with the final layer, for ee-infer --policy gate");
   v.section(o.logging, "logging", "what is written about the run");
 }
 

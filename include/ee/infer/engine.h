@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "ee/config/exit_spec.h"
 #include "ee/exits/exit_head.h"
 #include "ee/model/backbone.h"
 
@@ -22,19 +23,23 @@ struct Prediction {
   int64_t exit = kFinalLayer;  // index into the exits the engine was given
   int64_t token = 0;           // the most probable one; the smallest id among equals
   double confidence = 0.0;     // its probability
+  double score = 0.0;          // what the policy compares with the threshold
   at::Tensor logits;           // [vocab] f32 on the CPU, divided by the exit's temperature
 };
 
 // The exit policy: leave when the exit is at least that sure. At threshold 1 no exit ever fires, not even
-// when a confidence rounds to 1: that is the full model, exactly.
+// when a score rounds to 1: that is the full model, exactly.
 inline bool leaves(const Prediction& prediction, double threshold) {
-  return threshold < 1.0 && prediction.confidence >= threshold;
+  return threshold < 1.0 && prediction.score >= threshold;
 }
 
 struct EngineOptions {
   int64_t capacity = 0;    // positions in the KV cache: prompt and generated tokens
   double threshold = 1.0;  // in [0, 1]
-  bool probe = false;      // every token runs through all layers and every exit is evaluated (same decisions)
+  // What an exit's score is. With gate every exit has one.
+  config::ExitPolicy policy = config::ExitPolicy::confidence;
+  std::vector<config::ExitRule> rules = {};  // one an exit, in place of `threshold`; empty: that for all
+  bool probe = false;  // every token runs through all layers and every exit is evaluated (same decisions)
 };
 
 class Engine {
@@ -68,6 +73,7 @@ class Engine {
   const model::Backbone& backbone_;
   std::span<const exits::ExitHead> exits_;
   EngineOptions options_;
+  std::vector<config::ExitRule> rules_;           // one an exit
   bool exits_active_;                             // false at threshold 1: exits cost nothing then
   std::vector<model::LayerCache> caches_;         // of layers 1..n
   std::vector<model::LayerCache> exit_caches_;    // per exit; allocated for kind layer only

@@ -18,6 +18,8 @@ struct GenerateOptions {
   int64_t max_new_tokens = 128;
   int64_t context = 0;     // prompt and new tokens may not exceed it; 0: the model's max_positions
   double threshold = 1.0;  // confidence from which an exit makes the token; 1: the full model
+  config::ExitPolicy policy = config::ExitPolicy::confidence;  // as EngineOptions
+  std::vector<config::ExitRule> rules = {};                    // as EngineOptions
   SamplingOptions sampling = {};
   std::vector<std::string> stop = {};  // the text ends in front of the first of these
   bool probe = false;                  // keep what every exit says at each position; nothing is skipped then

@@ -40,6 +40,14 @@ Model load_model(const LoadRequest& request);
 // UserError also: tensor ranks that the model's sizes do not allow, more pipeline stages than layers.
 config::ModelConfig check_model(const LoadRequest& request, const parallel::GridSizes& sizes);
 
+// The rules that the folder's calibration found for a wanted agreement. UserError: it has no such level (with
+// those that there are), or some of its exits are left out.
+std::vector<config::ExitRule> quality_rules(const LoadRequest& request, double agreement,
+                                            config::ExitPolicy policy);
+
+// UserError: the folder's exits have no gates.
+void check_gates(const std::filesystem::path& folder);
+
 // The folder's tokenizer. UserError: none there, or it knows more tokens than the model's vocabulary.
 std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const std::filesystem::path& folder,
                                                      const config::ModelConfig& config);

@@ -47,7 +47,8 @@ class PipelineEngine {
   const parallel::RankGrid& grid_;
   size_t first_exit_ = 0;                   // of this stage, among all
   std::span<const exits::ExitHead> exits_;  // of this stage; none at threshold 1
-  double threshold_;
+  config::ExitPolicy policy_;
+  std::vector<config::ExitRule> rules_;  // of all exits of the model
   Sampler sampler_;  // the same random numbers on all stages: each token takes one, whoever chooses it
   parallel::StageLink link_;
   std::vector<model::LayerCache> caches_;       // of this stage's layers

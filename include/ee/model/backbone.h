@@ -74,7 +74,10 @@ struct LayerTrace {
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
-// SwiGLU: down(silu(gate(x)) * up(x)).
+// silu(gate(x)) * up(x): what the down projection reads, [batch, seq, intermediate].
+at::Tensor mlp_activations(const MlpWeights& weights, const at::Tensor& x,
+                           const parallel::TensorRanks& ranks = {});
+// SwiGLU: down(mlp_activations(x)).
 at::Tensor mlp(const MlpWeights& weights, const at::Tensor& x, const parallel::TensorRanks& ranks = {});
 
 // One decoder layer on x [batch, seq, hidden]. Without a cache the rows are positions 0..seq-1. With a cache

@@ -44,7 +44,12 @@ class TensorRanks {
   at::Tensor gather_tokens(const at::Tensor& x) const;  // stream -> [batch, seq, hidden]
   at::Tensor sum(const at::Tensor& partial) const;      // [batch, seq, hidden] parts -> the stream
 
-  // [..., this rank's vocabulary] -> [..., vocabulary] on every rank.
+  // The sum of all ranks' tensors on each of them, whatever their shape.
+  at::Tensor sum_all(const at::Tensor& partial) const;
+
+  // [..., this rank's part of `whole` columns, divided as `split` divides them] -> [..., whole] on every
+  // rank.
+  at::Tensor gather_columns(const at::Tensor& x, Split split, int64_t whole) const;
   at::Tensor gather_vocabulary(const at::Tensor& logits, int64_t vocabulary) const;
 
   // Where the rows of a vocabulary-split matrix lie, and how ranks exchange per-token statistics. Nothing for

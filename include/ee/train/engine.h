@@ -4,12 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "ee/config/tune_options.h"
 #include "ee/data/packing.h"
 #include "ee/exits/exit_head.h"
+#include "ee/exits/exit_loss.h"
 #include "ee/model/backbone.h"
 #include "ee/optim/optimizer.h"
 #include "ee/optim/schedules.h"
@@ -67,6 +69,9 @@ class Engine {
   void accumulate(const data::BatchSource& source, int64_t step, std::vector<double>& losses);
   // `last`: of the step, so that each exit's gradient is complete when its backward pass is.
   void accumulate(const data::Batch& batch, double scale, bool last, std::vector<double>& losses);
+  void accumulate_taught(int64_t count, const std::function<data::Batch(int64_t)>& batch, double scale,
+                         std::vector<double>& losses);
+  exits::ExitLossOptions loss_options(size_t exit, double scale) const;
 
   Stage stage_;
   model::Backbone backbone_;

@@ -37,8 +37,10 @@ struct Job {
   double element_bytes() const;     // of weights and activations as computed with
   int64_t depth() const;            // backbone layers that training runs
   int64_t tokens_per_step() const;  // predicted tokens
-  // Layers to load: agreement with the final layer needs all of them, training alone only depth().
-  int64_t loaded_layers() const { return validation ? folder.config().layers : depth(); }
+  // Layers to load: agreement with the final layer and a fit need all of them, training alone only depth().
+  int64_t loaded_layers() const {
+    return validation || options.exits.init == config::ExitStart::fit ? folder.config().layers : depth();
+  }
   // What losses are of: the exits' layers, and "final" where the backbone is trained.
   std::vector<std::string> loss_names() const;
 };

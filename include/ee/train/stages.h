@@ -46,9 +46,10 @@ struct Flops {
 // The final layer's output as an exit, which it is to a run that trains the backbone.
 config::ExitSpec final_exit(const config::ModelConfig& model, const config::TrainOptions& train);
 
-// How many of the model's layers a run goes through.
+// How many of the model's layers a run goes through: up to the deepest exit, or all of them if they are
+// trained or the exits learn from the last one.
 int64_t run_depth(const config::ModelConfig& model, const std::vector<config::ExitSpec>& exits,
-                  const config::TrainOptions& train);
+                  const config::TuneOptions& options);
 
 // Divides the layers up to the deepest of `exits` (all of them with mode all) into options.parallel.pipeline
 // stages of about equal cost; what lies behind, up to `loaded_layers`, is the last one's. UserError: more

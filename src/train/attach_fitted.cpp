@@ -1,0 +1,57 @@
+#include "ee/train/attach_fitted.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "ee/base/error.h"
+#include "ee/base/file.h"
+#include "ee/checkpoint/model_folder.h"
+#include "ee/train/job.h"
+#include "load_engine.h"
+
+namespace ee::train {
+namespace fs = std::filesystem;
+
+namespace {
+
+// A run of no steps.
+Job fit_job(const fs::path& folder, const fs::path& cache, const checkpoint::AttachOptions& options,
+            const FitText& text) {
+  config::TuneOptions tune;
+  tune.model.path = folder.string();
+  tune.output = options.output.string();
+  tune.data.train = text.paths;
+  tune.data.validation_fraction = 0;
+  tune.data.cache = cache.string();
+  tune.exits.init = config::ExitStart::fit;
+  tune.exits.fit_tokens = text.tokens;
+  for (const auto& spec : options.exits)
+    if (spec.init == config::InitKind::fit) tune.exits.train.push_back(spec.layer);
+  const int64_t positions = checkpoint::read_source_config(options.source).max_positions;
+  tune.batch.sequence_length = std::min(tune.batch.sequence_length, positions);
+  tune.steps = 1;
+  Job job = prepare_job(tune);
+  job.steps = 0;
+  return job;
+}
+
+}  // namespace
+
+Fit attach_fitted(const checkpoint::AttachOptions& options, const FitText& text) {
+  if (fs::exists(fs::symlink_status(options.output)))
+    throw base::UserError("output {} exists already; remove it or choose another name",
+                          options.output.string());
+  const base::TemporaryFolder folder(options.output.string() + ".unfitted");
+  const base::TemporaryFolder cache(options.output.string() + ".cache");
+  checkpoint::AttachOptions unfitted = options;
+  unfitted.output = folder.path();
+  checkpoint::attach_exits(unfitted);
+  const Job job = fit_job(folder.path(), cache.path(), options, text);
+  Engine engine = load_engine(job, nullptr);
+  const auto fit = fit_exits(engine, job.exits, job.training, text.tokens, job.options.batch.micro_batch,
+                             [] { return false; });
+  write_model(job, engine);
+  return *fit;
+}
+
+}  // namespace ee::train
