@@ -28,10 +28,6 @@ show() {  # prints the command as one would type it, and runs it
 }
 PATH="$build/bin:$PATH"
 
-say "1. attach exits after layers 10, 16 and 22"
-show ee-convert attach --model "$(smollm2_gguf)" --exit-layers 10,16,22 --kind mlp --head shared --init copy --output "$demo/exits"
-show ee-convert inspect "$demo/exits"
-
 # Every 40th file is kept for the evaluation.
 mkdir -p "$demo/train" "$demo/held-out"
 find "$text" -type f -size +2k | LC_ALL=C sort | awk '{print (NR % 40 ? "train" : "held-out") "\t" $0}' |
@@ -39,8 +35,13 @@ find "$text" -type f -size +2k | LC_ALL=C sort | awk '{print (NR % 40 ? "train" 
     cp "$file" "$demo/$part/$(realpath --relative-to="$text" "$file" | tr / _)"
   done
 
+say "1. attach exits after layers 10, 16 and 22, solved on 32 k tokens"
+show ee-convert attach --model "$(smollm2_gguf)" --exit-layers 10,16,22 --kind mlp --translator full --fit "$demo/train" \
+  --fit-tokens 32768 --output "$demo/exits"
+show ee-convert inspect "$demo/exits"
+
 say "2. tune them: measure the speed, then as many steps as fit into $minutes minutes"
-tune=(ee-tune --config configs/smollm2.json --set model.path="$demo/exits" --set "data.train=[\"$demo/train\"]"
+tune=(ee-tune --config configs/smollm2-fit.json --set model.path="$demo/exits" --set "data.train=[\"$demo/train\"]"
   --set "data.validation=[\"$demo/held-out\"]" --set data.cache="$demo/tokens")
 "${tune[@]}" --set steps=4 --set schedule.warmup_steps=1 --set output="$demo/speed" --set evaluation.at_start=false --set evaluation.sequences=1 \
   --set logging.every_steps=1 >"$demo/speed.log" 2>&1 || { cat "$demo/speed.log"; exit 1; }

@@ -21,20 +21,21 @@ text = pathlib.Path("/usr/share/doc/python3.11/html/_sources")
 layers = [10, 16, 22]
 thresholds = ["0.9", "0.8", "0.6", "0.4"]
 fit_tokens = 24576
+ce = ["exits.loss.cross_entropy=1", "exits.loss.kl=0"]
+kl = ["exits.loss.cross_entropy=0", "exits.loss.kl=1"]
 copied = ["--kind", "mlp", "--init", "copy"]
 mlp = ["--kind", "mlp", "--translator", "full"]
 
 # name: how the exits are made, steps of training (1024 tokens each), settings of ee-tune
 recipes = {
     "copied": (copied, 0, []),
-    "copied + CE (paper)": (copied, 200, ["optimizer.lr=2.5e-3"]),
+    "copied + CE (paper)": (copied, 200, ["optimizer.lr=2.5e-3", *ce]),
     "linear, fit": (["--kind", "linear"], 0, []),
     "mlp, fit": (mlp, 0, []),
     "layer, fit": (["--kind", "layer", "--translator", "full"], 0, []),
-    "mlp, fit + CE": (mlp, 80, ["optimizer.lr=3e-4"]),
-    "mlp, fit + KL": (mlp, 80, ["optimizer.lr=3e-4", "exits.loss.cross_entropy=0", "exits.loss.kl=1"]),
-    "mlp, fit + KL, own head": (mlp + ["--head", "own"], 20,
-                                ["optimizer.lr=3e-4", "exits.loss.cross_entropy=0", "exits.loss.kl=1"]),
+    "mlp, fit + CE": (mlp, 80, ["optimizer.lr=3e-4", *ce]),
+    "mlp, fit + KL": (mlp, 80, ["optimizer.lr=3e-4", *kl]),
+    "mlp, fit + KL, own head": (mlp + ["--head", "own"], 20, ["optimizer.lr=3e-4", *kl]),
     "mlp, fit on own answers": (mlp, 0, []),
 }
 

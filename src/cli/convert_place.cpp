@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "ee/base/error.h"
 #include "ee/base/file.h"
 #include "ee/data/packing.h"
 #include "ee/eval/evaluate.h"
@@ -58,6 +59,9 @@ std::vector<std::vector<int64_t>> draw_sequences(const infer::Model& model,
 
 std::vector<int64_t> place_layers(const config::ModelConfig& model, const PlaceRequest& request,
                                   const train::FitText& text) {
+  if (request.count >= model.layers)  // before minutes of work
+    throw base::UserError("{} exits are to be placed, but there are 1 to {} layers for them", request.count,
+                          model.layers - 1);
   const base::TemporaryFolder folder(request.working);
   fmt::print("fitting an exit behind each of the first {} layers\n", model.layers - 1);
   train::attach_fitted(

@@ -106,7 +106,8 @@ Placement place_exits(const infer::Model& model, const Sequences& sequences, con
     throw base::UserError("the text gives {} sequences, placing exits wants at least {}; give more text",
                           count, kFewestSequences * 3 / 2);
   const std::vector<double> temperatures(model.exits.size(), 1.0);
-  const Opinions opinions = read_opinions(model, sequences, temperatures, false, progress);
+  const Opinions opinions = read_opinions(
+      model, sequences, temperatures, false, progress ? progress : [](int64_t) {});
   const auto table = [&](int64_t begin, int64_t size) {
     return score_table(model, opinions, config::ExitPolicy::confidence, begin, size);
   };

@@ -5,7 +5,7 @@
 
 #include "backbone_groups.h"
 #include "ee/base/text.h"
-#include "ee/exits/exit_head.h"
+#include "ee/exits/exit_fit.h"
 #include "ee/kernels/linear_cross_entropy.h"
 #include "ee/model/tensor_table.h"
 #include "process.h"
@@ -107,8 +107,11 @@ double activations(const Job& job, const Stage& stage, double element_bytes) {
                                                               : 4 * hidden;
     exit = std::max(exit, tokens * element_bytes * saved);
   }
+  // With a teacher exits wait for the last layer: one more micro-batch for each stage behind this one.
+  const bool taught = job.options.exits.loss.needs_teacher();
+  const double waits = taught ? static_cast<double>(stage.count - stage.index) : stage.is_last ? 0 : 1;
   const double waiting =
-      stage.is_last ? 0 : static_cast<double>(2 * stage.exit_count + 2) * tokens * element_bytes * hidden;
+      waits * static_cast<double>(2 * stage.exit_count + 2) * tokens * element_bytes * hidden;
   const double attention =
       static_cast<double>((2 * model.heads + 2 * model.kv_heads) * model.head_dim) / ranks;
   const double graph =
@@ -117,6 +120,20 @@ double activations(const Job& job, const Stage& stage, double element_bytes) {
       static_cast<double>(std::min(kernels::LinearCrossEntropyOptions{}.vocab_chunk, model.vocab_size));
   return waiting + recorded(job, stage, tokens * element_bytes * hidden, graph) +
          tokens * element_bytes * 4 * hidden + std::max(layer, exit + tokens * chunk * 2 * kFloatBytes);
+}
+
+// The sums of a fit before the first step, and those of one exit again while it is solved.
+double fit_sums(const Job& job, const Stage& stage) {
+  if (job.options.exits.init != config::ExitStart::fit) return 0;
+  const auto& model = job.folder.config();
+  double all = 0, largest = 0;
+  for (const auto& spec : job.exits_of(stage)) {
+    const auto features = static_cast<double>(exits::fit_features(model, spec));
+    const double sums = features * (features + static_cast<double>(model.hidden_size)) * sizeof(double);
+    all += 2 * sums;
+    largest = std::max(largest, 4 * sums);
+  }
+  return all + largest;
 }
 
 RankMemory stage_memory(const Job& job, const Stage& stage) {
@@ -131,7 +148,7 @@ RankMemory stage_memory(const Job& job, const Stage& stage) {
           .masters = trained,
           .moments = 2 * trained / shares,
           .gradients = largest_turn(job, units) * kFloatBytes,
-          .activations = activations(job, stage, element_bytes),
+          .activations = std::max(activations(job, stage, element_bytes), fit_sums(job, stage)),
           .program = job.device == "cpu" ? static_cast<double>(resident_memory()) + kWorkingBytes : 0};
 }
 

@@ -19,18 +19,10 @@ struct ExitSums {
   exits::NormalSums train, held_out;
 };
 
-void check(const std::vector<config::ExitSpec>& specs) {
-  for (const auto& spec : specs)
-    if (!exits::can_fit(spec))
-      throw base::UserError(
-          "exits.init is fit, but the exit at layer {} of kind {} has no linear last step; give it a "
-          "translator, or train it from its stored weights",
-          spec.layer, config::to_string(spec.kind));
-}
-
 int64_t count_micro_batches(const data::BatchSource& source, int64_t tokens, int64_t micro_batch) {
   const int64_t each = micro_batch * source.sequences().sequence_length();
-  const int64_t count = std::min((tokens + each - 1) / each, source.sequences().size() / micro_batch);
+  const int64_t count =
+      std::min(std::max<int64_t>(2, (tokens + each - 1) / each), source.sequences().size() / micro_batch);
   if (count < 2)
     throw base::UserError(
         "a fit needs at least 2 micro-batches of {} tokens, one of them held out; give more text, or a "
@@ -116,10 +108,20 @@ std::vector<ExitFit> share(const Engine& engine, const std::vector<config::ExitS
 
 }  // namespace
 
+void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSource& source,
+               int64_t micro_batch) {
+  for (const auto& spec : specs)
+    if (!exits::can_fit(spec))
+      throw base::UserError(
+          "exits.init is fit, but the exit at layer {} of kind {} has no linear last step; give it a "
+          "translator, or train it from its stored weights",
+          spec.layer, config::to_string(spec.kind));
+  count_micro_batches(source, /*tokens=*/1, micro_batch);
+}
+
 std::optional<Fit> fit_exits(Engine& engine, const std::vector<config::ExitSpec>& specs,
                              const data::BatchSource& source, int64_t tokens, int64_t micro_batch,
                              const std::function<bool()>& stop) {
-  check(specs);
   const auto begin = std::chrono::steady_clock::now();
   const c10::AutoGradMode no_grad(false);
   const parallel::Ranks* ranks = engine.ranks();

@@ -12,6 +12,7 @@
 #include "ee/comm/device.h"
 #include "ee/data/documents.h"
 #include "ee/tokenizer/tokenizer.h"
+#include "ee/train/fit.h"
 #include "turns.h"
 
 namespace ee::train {
@@ -204,6 +205,7 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
                         "the part of data.train that data.validation_fraction holds out");
   }
   auto training = source(corpus, std::move(split.train), options.data.shuffle, "data.train");
+  if (options.exits.init == config::ExitStart::fit) check_fit(selected, training, options.batch.micro_batch);
   const int64_t steps = count_steps(options, training);
   Job job{.options = std::move(options),
           .folder = std::move(folder),

@@ -77,6 +77,10 @@ std::vector<parallel::StageTimes> stage_times(const Job& job, const MeasuredTime
 MeasuredTimes measure_times(const Job& job) {
   if (job.options.train.backbone())
     throw base::UserError("--simulate knows forward pipelines only; leave it out with train.mode all");
+  if (job.options.exits.loss.needs_teacher())
+    throw base::UserError(
+        "--simulate knows exits that learn without the final layer only; give exits.loss.cross_entropy "
+        "alone");
   const c10::AutoGradMode no_grad(false);
   at::set_num_threads(static_cast<int>(job.options.threads));
   checkpoint::LoadOptions load{.device = comm::open_device(job.device),

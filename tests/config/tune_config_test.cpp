@@ -68,8 +68,10 @@ TuneOptions unusual() {
 
 TEST(TuneConfig, AbsentKeysKeepTheirDefaults) { EXPECT_EQ(parse(kSmallest), smallest()); }
 
-TEST(TuneConfig, ShippedConfigIsTheDemosRecipe) {
-  const auto options = read_tune_config(std::filesystem::path(EE_SOURCE_DIR) / "configs/smollm2.json", {});
+TEST(TuneConfig, ShippedConfigsAreThePapersRecipeAndTheDemos) {
+  const auto shipped = [](const char* name) {
+    return read_tune_config(std::filesystem::path(EE_SOURCE_DIR) / "configs" / name, {});
+  };
   TuneOptions expected;
   expected.model.path = "build/demo/exits";
   expected.output = "build/demo/tuned";
@@ -77,7 +79,11 @@ TEST(TuneConfig, ShippedConfigIsTheDemosRecipe) {
   expected.optimizer.lr = 2.5e-3;
   expected.schedule.warmup_steps = 10;
   expected.steps = 120;
-  EXPECT_EQ(options, expected);
+  EXPECT_EQ(shipped("smollm2.json"), expected);
+  expected.exits.loss = {.cross_entropy = 0, .kl = 1};
+  expected.optimizer.lr = 3e-4;
+  expected.steps = 100;
+  EXPECT_EQ(shipped("smollm2-fit.json"), expected);
 }
 
 TEST(TuneConfig, PrintedConfigReadsBackEqual) {

@@ -14,7 +14,7 @@ namespace ee::train {
 // What one rank of a pipeline stage holds, in bytes.
 struct RankMemory {
   double backbone = 0, masters = 0, moments = 0, gradients = 0;
-  double activations = 0;  // peak, estimated
+  double activations = 0;  // peak, estimated; or the sums of a fit, if they are more
   double program = 0;      // on the CPU: libraries with their working memory, mapped text
 
   double total() const { return backbone + masters + moments + gradients + activations + program; }
