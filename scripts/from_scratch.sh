@@ -10,11 +10,9 @@ rm -rf "$folder"
 mkdir -p "$folder"
 PATH="$build/bin:$PATH"
 
-say "1. a Llama of random weights, with SmolLM2's tokenizer, and exits after layers 2, 4 and 6"
-run ee-convert attach --model "$(smollm2_gguf)" --exit-layers 10 --kind norm --output "$folder/tokenizer"
-run ee-convert create --config configs/models/llama-8m.json --tokenizer "$folder/tokenizer" --output "$folder/random"
+say "1. a Llama of random weights, with the small byte-level tokenizer of the tests, and exits after layers 2, 4 and 6"
+run ee-convert create --config configs/models/llama-3m.json --tokenizer tests/tokenizer/golden/qwen2 --output "$folder/random"
 run ee-convert attach --model "$folder/random" --exit-layers 2,4,6 --kind norm --head shared --output "$folder/exits"
-rm -rf "$folder/tokenizer"
 
 say "2. train everything"
 run ee-tune --config configs/from-scratch.json --set model.path="$folder/exits" --set output="$folder/trained" "$@"
