@@ -50,6 +50,8 @@ class GridMemory : public Grid {
 
   // Of a rank of the last stage, which is the one that logs. Returns the peak in MiB.
   double expect_estimate_holds(const nlohmann::json& sizes, int ranks) {
+    for (const char* name : {"out", "out.logs", "out.checkpoints"})  // of a run before
+      std::filesystem::remove_all(folder_ / name);
     nlohmann::json changes = {{"steps", 4},
                               {"batch", {{"sequence_length", 256}, {"micro_batch", 2}, {"global_batch", 4}}},
                               {"checkpoint", {{"every_steps", 0}}},
@@ -64,9 +66,6 @@ class GridMemory : public Grid {
     for (std::sregex_iterator match(plan.output.begin(), plan.output.end(), line), end; match != end; ++match)
       estimate = mebibytes((*match)[1], (*match)[2]);
 
-    std::filesystem::remove_all(folder_ / "out");
-    std::filesystem::remove_all(folder_ / "out.logs");
-    std::filesystem::remove_all(folder_ / "out.checkpoints");
     const auto finished = ranks == 1 ? run() : run({"--spawn", std::to_string(ranks)});
     EXPECT_EQ(finished.exit_code, 0) << finished.output;
     EXPECT_NEAR(estimate, peak(), kTolerance * peak()) << plan.output;
