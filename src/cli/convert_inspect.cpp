@@ -41,6 +41,7 @@ Json describe_exit(const ModelFolder& folder, const config::ExitSpec& spec) {
           {"kind", config::to_string(spec.kind)},
           {"head", config::to_string(spec.head)},
           {"norm", config::to_string(spec.norm)},
+          {"translator", config::to_string(spec.translator)},
           {"weight", spec.weight},
           {"temperature", spec.temperature},
           {"parameters", size.parameters},
@@ -104,10 +105,11 @@ void print_for_people(const Json& model) {
                tokenizer["vocab_size"].get<int64_t>(),
                tokenizer["chat_template"].get<bool>() ? "with" : "no");
   for (const Json& exit : model["exits"])
-    fmt::print("  exit       {} layer {}: {}, head {}, norm {}, weight {}, temperature {}; {}\n",
-               text(exit, "position"), exit["layer"].get<int64_t>(), text(exit, "kind"), text(exit, "head"),
-               text(exit, "norm"), exit["weight"].get<double>(), exit["temperature"].get<double>(),
-               size_text(exit));
+    fmt::print(
+        "  exit       {} layer {}: {}, head {}, norm {}, translator {}, weight {}, temperature {}; {}\n",
+        text(exit, "position"), exit["layer"].get<int64_t>(), text(exit, "kind"), text(exit, "head"),
+        text(exit, "norm"), text(exit, "translator"), exit["weight"].get<double>(),
+        exit["temperature"].get<double>(), size_text(exit));
   if (model["exits"].empty()) fmt::print("  exits      none; attach some with ee-convert attach\n");
 }
 

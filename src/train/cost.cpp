@@ -228,9 +228,10 @@ std::string describe(const Job& job, const Cost& cost) {
   for (size_t i = 0; i < job.exits.size(); ++i) {
     const auto& spec = job.exits[i];
     text += fmt::format(
-        "exit      {} layer {}: {}, norm {}, head {}, weight {}, temperature {}; {} own parameters, {} "
+        "exit      {} layer {}: {}{}, norm {}, head {}, weight {}, temperature {}; {} own parameters, {} "
         "trained\n",
-        to_string(spec.position), spec.layer, to_string(spec.kind), to_string(spec.norm),
+        to_string(spec.position), spec.layer, to_string(spec.kind),
+        spec.translator == config::TranslatorKind::none ? "" : " with a translator", to_string(spec.norm),
         to_string(spec.head), spec.weight, spec.temperature, count(cost.exit_parameters[i]),
         count(cost.exit_parameters[i]));
   }
