@@ -189,13 +189,6 @@ void AtomicDirectory::commit() {
   sync_path(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
 }
 
-TemporaryFolder::TemporaryFolder(fs::path path) : path_(std::move(path)) { fs::remove_all(path_); }
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  fs::remove_all(path_, ignored);
-}
-
 FolderLock::FolderLock(const fs::path& folder) {
   descriptor_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor_ < 0) fail("open", folder, errno);

@@ -1,14 +1,8 @@
 #include "ee/checkpoint/create.h"
 
-#include <ATen/CPUGeneratorImpl.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/randn.h>
-#include <ATen/ops/zeros.h>
-
-#include <cmath>
-
 #include "ee/base/error.h"
 #include "ee/base/file.h"
+#include "ee/model/random_init.h"
 #include "ee/tokenizer/tokenizer.h"
 #include "folder_parts.h"
 
@@ -18,29 +12,19 @@ using base::UserError;
 
 namespace {
 
-constexpr double kDeviation = 0.02;
-
 // What a tokenizer consists of in a Hugging Face folder, as far as it is there.
 constexpr const char* kTokenizerFiles[] = {
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model",     "vocab.json",
     "merges.txt",     "added_tokens.json",     "chat_template.jinja", "special_tokens_map.json"};
 
-at::Tensor random_tensor(const model::TensorEntry& entry, int64_t layers, uint64_t seed) {
-  if (entry.name.ends_with(".bias")) return at::zeros(entry.shape, at::kFloat);
-  if (entry.shape.size() == 1) return at::ones(entry.shape, at::kFloat);
-  const bool output = entry.name.ends_with("o_proj.weight") || entry.name.ends_with("down_proj.weight");
-  at::Generator generator = at::detail::createCPUGenerator(seed);
-  return at::randn(entry.shape, generator, at::kFloat)
-      .mul_(kDeviation / (output ? std::sqrt(2.0 * static_cast<double>(layers)) : 1.0));
-}
-
 TensorSources random_sources(const config::ModelConfig& config, uint64_t seed) {
-  constexpr uint64_t kSeedStride = 1000003;  // keeps (seed, tensor) pairs apart
   TensorSources sources;
   for (const auto& entry : model::tensor_table(config)) {
-    const uint64_t own = seed * kSeedStride + sources.size();
-    sources.push_back({entry.name, entry.shape,
-                       [entry, layers = config.layers, own] { return random_tensor(entry, layers, own); }});
+    sources.push_back(
+        {entry.name, entry.shape, [entry, layers = config.layers, seed, index = sources.size()] {
+           at::Generator generator = model::generator_for(seed, index);
+           return model::random_tensor(entry.name, entry.shape, layers, generator);
+         }});
   }
   return sources;
 }

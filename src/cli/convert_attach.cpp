@@ -25,6 +25,7 @@ struct AttachArguments {
   std::vector<std::string> fit;
   int64_t fit_tokens = train::FitText{}.tokens;
   double agreement = PlaceRequest{}.agreement;
+  std::string plot;
   int64_t seed = 1234;
 
   bool parse(const std::vector<std::string>& args) {
@@ -51,6 +52,7 @@ struct AttachArguments {
                 "text (as data.train of ee-tune) on which the exits' linear last steps are solved")
         .value("agreement", "A", agreement,
                "for auto:N, the wanted share of tokens that are the final layer's")
+        .value("plot", "FILE.svg", plot, "for auto:N, a drawing of what an exit behind each layer brings")
         .value("fit-tokens", "N", fit_tokens, "tokens of it")
         .value("weight", "W", weight, "of each exit's loss (default: 1)")
         .value("temperature", "T", temperature, "divides each exit's logits (default: 1)")
@@ -66,10 +68,10 @@ void check_one_form(const AttachArguments& a) {
   if (a.exits.has_value() == a.exit_layers.has_value())
     throw UserError("expected exactly one of --exits FILE and --exit-layers LAYERS");
   if (a.exits && (a.kind || a.position || a.head || a.norm || a.translator || a.translator_rank || a.init ||
-                  a.weight || a.temperature))
+                  a.weight || a.temperature || !a.plot.empty()))
     throw UserError(
-        "--kind, --position, --head, --norm, --translator, --translator-rank, --init, --weight and "
-        "--temperature "
+        "--kind, --position, --head, --norm, --translator, --translator-rank, --init, --weight, "
+        "--temperature and --plot "
         "go with --exit-layers; "
         "write them into {} instead",
         *a.exits);
@@ -93,6 +95,8 @@ std::optional<int64_t> automatic_count(const std::string& layers) {
 std::vector<int64_t> exit_layers(const AttachArguments& a, const config::ModelConfig& model,
                                  const config::ExitSpec& spec) {
   const auto count = automatic_count(*a.exit_layers);
+  if (!count && !a.plot.empty())
+    throw UserError("--plot draws how auto:N chose; --exit-layers {} chooses by itself", *a.exit_layers);
   if (!count) return config::parse_layers(*a.exit_layers, model.layers);
   if (a.fit.empty())
     throw UserError("--exit-layers {} looks at what exits would do on a text; give one with --fit DATA",
@@ -102,7 +106,8 @@ std::vector<int64_t> exit_layers(const AttachArguments& a, const config::ModelCo
                        .working = a.output + ".everywhere",
                        .count = *count,
                        .agreement = a.agreement,
-                       .spec = spec},
+                       .spec = spec,
+                       .plot = a.plot},
                       fit_text(a));
 }
 

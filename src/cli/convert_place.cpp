@@ -4,7 +4,6 @@
 
 #include "ee/base/error.h"
 #include "ee/base/file.h"
-#include "ee/data/packing.h"
 #include "ee/eval/evaluate.h"
 #include "ee/eval/placement.h"
 
@@ -37,24 +36,6 @@ std::vector<config::ExitSpec> one_behind_each_layer(int64_t layers) {
   return specs;
 }
 
-std::vector<std::vector<int64_t>> draw_sequences(const infer::Model& model,
-                                                 const std::filesystem::path& folder,
-                                                 const train::FitText& text) {
-  constexpr int64_t kAll = int64_t{1} << 40;
-  const auto tokenizer = infer::load_tokenizer(folder, model.backbone.config);
-  std::vector<std::vector<int64_t>> all, drawn;
-  for (const std::string& path : text.paths) {
-    auto some = eval::read_sequences({.path = path, .sequences = kAll, .sequence_length = kSequenceLength},
-                                     model.backbone.config, *tokenizer);
-    all.insert(all.end(), some.begin(), some.end());
-  }
-  const auto count = static_cast<int64_t>(all.size());
-  const data::Permutation order(count, kDrawSeed);
-  for (int64_t i = 0; i < std::min(count, kSequences); ++i)
-    drawn.push_back(std::move(all[static_cast<size_t>(order[i])]));
-  return drawn;
-}
-
 }  // namespace
 
 std::vector<int64_t> place_layers(const config::ModelConfig& model, const PlaceRequest& request,
@@ -62,20 +43,24 @@ std::vector<int64_t> place_layers(const config::ModelConfig& model, const PlaceR
   if (request.count >= model.layers)  // before minutes of work
     throw base::UserError("{} exits are to be placed, but there are 1 to {} layers for them", request.count,
                           model.layers - 1);
-  const base::TemporaryFolder folder(request.working);
+  const base::AtomicDirectory passing(request.working);  // is never committed: goes again
+  const std::filesystem::path folder = passing.path() / "model";
   fmt::print("fitting an exit behind each of the first {} layers\n", model.layers - 1);
   train::attach_fitted(
-      {.source = request.source, .output = folder.path(), .exits = one_behind_each_layer(model.layers)},
-      text);
+      {.source = request.source, .output = folder, .exits = one_behind_each_layer(model.layers)}, text);
   const infer::Model everywhere =
-      infer::load_model({.folder = folder.path(), .precision = config::Precision::stored, .exits = {}});
+      infer::load_model({.folder = folder, .precision = config::Precision::stored, .exits = {}});
+  const auto tokenizer = infer::load_tokenizer(folder, everywhere.backbone.config);
+  const eval::DrawData draw{
+      .paths = text.paths, .sequences = kSequences, .sequence_length = kSequenceLength, .seed = kDrawSeed};
   const eval::PlacementOptions options{.count = request.count,
                                        .layers = model.layers,
                                        .exit_cost = cost_in_layers(model, request.spec),
                                        .agreement = request.agreement};
-  const auto placement =
-      eval::place_exits(everywhere, draw_sequences(everywhere, folder.path(), text), options);
+  const auto placement = eval::place_exits(
+      everywhere, eval::draw_sequences(draw, everywhere.backbone.config, *tokenizer), options);
   fmt::print("{}", to_table(placement, options));
+  if (!request.plot.empty()) base::write_file_atomically(request.plot, to_svg(placement, options));
   return placement.layers;
 }
 

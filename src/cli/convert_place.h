@@ -17,6 +17,7 @@ struct PlaceRequest {
   int64_t count = 0;              // exits
   double agreement = 0.95;        // wanted share of tokens that are the final layer's
   config::ExitSpec spec = {};     // of the exits to come: what looking at one costs
+  std::string plot = {};          // SVG file to write; empty: none
 };
 
 // Fits a linear exit behind every layer but the last in one pass over the text, measures them on sequences

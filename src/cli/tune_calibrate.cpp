@@ -5,7 +5,6 @@
 #include "cli_options.h"
 #include "ee/base/error.h"
 #include "ee/checkpoint/model_folder.h"
-#include "ee/data/packing.h"
 #include "ee/eval/calibrate.h"
 #include "ee/eval/evaluate.h"
 #include "infer_model.h"
@@ -17,7 +16,6 @@ namespace ee::cli {
 namespace {
 
 using base::UserError;
-using Sequences = std::vector<std::vector<int64_t>>;
 
 struct CalibrateArguments {
   ModelArguments model;
@@ -50,6 +48,16 @@ struct CalibrateArguments {
     return line.parse(args);
   }
 
+  eval::DrawData draw() const {
+    if (sequences < 1) {
+      throw UserError("option --sequences: expected at least 1, got {}", sequences);
+    }
+    return {.paths = data,
+            .sequences = sequences,
+            .sequence_length = sequence_length,
+            .seed = static_cast<uint64_t>(seed)};
+  }
+
   std::vector<double> agreements() const {
     std::vector<double> values;
     const char* at = agreement.data();
@@ -69,29 +77,6 @@ struct CalibrateArguments {
     }
   }
 };
-
-// The same ones for the same seed on every machine. Neighbours in a text resemble each other, so they are
-// drawn from all of it and come in random order.
-Sequences draw_sequences(const CalibrateArguments& arguments, const config::ModelConfig& config,
-                         const tokenizer::Tokenizer& tokenizer) {
-  constexpr int64_t kAll = int64_t{1} << 40;
-  if (arguments.sequences < 1) {
-    throw UserError("option --sequences: expected at least 1, got {}", arguments.sequences);
-  }
-  Sequences all;
-  for (const std::string& path : arguments.data) {
-    const Sequences some = eval::read_sequences(
-        {.path = path, .sequences = kAll, .sequence_length = arguments.sequence_length}, config, tokenizer);
-    all.insert(all.end(), some.begin(), some.end());
-  }
-  const auto count = static_cast<int64_t>(all.size());
-  const data::Permutation order(count, static_cast<uint64_t>(arguments.seed));
-  Sequences drawn;
-  for (int64_t i = 0; i < std::min(count, arguments.sequences); ++i) {
-    drawn.push_back(std::move(all[static_cast<size_t>(order[i])]));
-  }
-  return drawn;
-}
 
 void show_progress(int64_t done, int64_t of) {
   if (::isatty(STDERR_FILENO) != 0) {
@@ -115,7 +100,7 @@ int run_calibrate(const std::vector<std::string>& args) {
   const config::ExitsConfig exits = folder.exits();
   infer::Model model = arguments.model.load();
   const auto tokenizer = arguments.model.load_tokenizer(model);
-  const Sequences sequences = draw_sequences(arguments, folder.config(), *tokenizer);
+  const auto sequences = eval::draw_sequences(arguments.draw(), folder.config(), *tokenizer);
   if (arguments.report) {
     fmt::print("{}", to_table(eval::measure(model, exits.quality, sequences, show_progress)));
     return 0;

@@ -71,16 +71,6 @@ void check_device(const std::string& device, const comm::LaunchInfo& launch) {
   comm::open_device(several ? fmt::format("cuda:{}", launch.local_world_size - 1) : device);
 }
 
-// The gates are fitted with the whole model in one process.
-void check_gate(const config::GateOptions& gate, const train::Job& job, const comm::LaunchInfo& launch) {
-  if (!gate.train) return;
-  if (launch.world_size > 1)
-    throw base::UserError(
-        "gate.train needs a run of one process, but {} are running; afterwards use ee-tune calibrate --gate",
-        launch.world_size);
-  if (!job.validation) throw base::UserError("gate.train needs held-out text, but none is held out");
-}
-
 struct Prepared {
   train::Job job;
   std::optional<checkpoint::TrainingCheckpoint> checkpoint;
@@ -97,12 +87,13 @@ Prepared prepare(const config::TuneOptions& options, const TuneArguments& argume
     fmt::print("{}", train::describe(prepared.job, train::estimate_cost(prepared.job)));
     std::fflush(stdout);
   }
-  check_gate(options.gate, prepared.job, launch);
+  if (options.gate.train && !prepared.job.validation)
+    throw base::UserError("gate.train needs held-out text, but none is held out");
   if (!arguments.dry_run) prepared.checkpoint = train::find_checkpoint(prepared.job, arguments.resume, warn);
   return prepared;
 }
 
-// On held-out text, into the folder that the run has written.
+// On held-out text, into the folder that the run has written; by one process with the whole model.
 void add_gates(const train::Job& job) {
   const config::TuneOptions& options = job.options;
   infer::Model model =
@@ -110,10 +101,12 @@ void add_gates(const train::Job& job) {
   const data::PackedSequences& held_out = job.validation->sequences();
   const int64_t length = held_out.sequence_length();
   const int64_t count = std::min(held_out.size(), (options.gate.tokens + length - 1) / length);
-  std::vector<std::vector<int64_t>> sequences(static_cast<size_t>(count),
-                                              std::vector<int64_t>(static_cast<size_t>(length + 1)));
-  for (int64_t i = 0; i < count; ++i)
-    held_out.copy(job.validation->sequence_index(i), sequences[static_cast<size_t>(i)]);
+  const std::vector<int64_t> empty(static_cast<size_t>(length));
+  eval::Sequences sequences(static_cast<size_t>(count), {.tokens = empty, .targets = empty});
+  for (int64_t i = 0; i < count; ++i) {
+    auto& [tokens, targets] = sequences[static_cast<size_t>(i)];
+    held_out.copy(job.validation->sequence_index(i), tokens, targets);
+  }
   eval::fit_gates(model, sequences);
   checkpoint::write_calibration(checkpoint::ModelFolder::open(options.output), model.exits, {});
   spdlog::info("fitted the exits' gates on {} held-out tokens", count * length);
@@ -142,7 +135,7 @@ int run_tune(const std::vector<std::string>& args) {
   if (arguments.dry_run) return 0;
   const base::StopSignal stop;
   const int code = train::run_job(prepared->job, prepared->checkpoint, stop, launch);
-  if (code == 0 && options->gate.train) add_gates(prepared->job);
+  if (code == 0 && options->gate.train && launch.rank == 0) add_gates(prepared->job);
   return code;
 }
 

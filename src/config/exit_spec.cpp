@@ -39,11 +39,6 @@ std::vector<ExitSpec> read_exits(const Json& list, Problems& problems) {
   return exits;
 }
 
-// What a fit solves: a translator, or the down projection of an MLP.
-bool has_linear_last_step(const ExitSpec& spec) {
-  return spec.translator != TranslatorKind::none || spec.kind == ExitKind::mlp;
-}
-
 void check_exit(const ExitSpec& spec, int64_t layers, const std::string& path, Problems& problems) {
   ExitSpec visited = spec;
   OptionChecker checker(path + ".", problems);
@@ -58,10 +53,10 @@ void check_exit(const ExitSpec& spec, int64_t layers, const std::string& path, P
          "an mlp exit is always after its layer");
   expect(spec.kind != ExitKind::norm || spec.norm != NormKind::none, "norm",
          "a norm exit has a norm; without one it is kind embedding");
-  expect(spec.kind != ExitKind::linear || spec.translator != TranslatorKind::none, "translator",
+  expect(spec.kind != ExitKind::linear || spec.has_translator(), "translator",
          "a linear exit has a translator; without one it is kind norm");
   expect(
-      spec.init != InitKind::fit || has_linear_last_step(spec), "init",
+      spec.init != InitKind::fit || spec.has_linear_last_step(), "init",
       fmt::format("there is nothing to fit in an exit of kind {} without a translator; give it one, or use "
                   "kind linear or mlp",
                   name_of(spec.kind)));

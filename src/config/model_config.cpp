@@ -116,7 +116,9 @@ void read_special_tokens(const JsonFields& fields, ModelConfig& config) {
   if (const auto eos = read_tokens(fields, "eos_token_id", config.vocab_size)) config.eos_tokens = *eos;
 }
 
-ModelConfig read_config_file(const std::filesystem::path& file) {
+}  // namespace
+
+ModelConfig read_model_config_file(const std::filesystem::path& file) {
   const Json object = read_object(file);
   Problems problems(file.string());
   const JsonFields fields(object, "", problems);
@@ -144,15 +146,11 @@ ModelConfig read_config_file(const std::filesystem::path& file) {
   return config;
 }
 
-}  // namespace
-
-ModelConfig read_model_config_file(const std::filesystem::path& file) { return read_config_file(file); }
-
 ModelConfig read_model_config(const std::filesystem::path& folder) {
   if (!std::filesystem::is_directory(folder))
     throw base::UserError("{} is not a folder; a model is a Hugging Face folder with config.json",
                           folder.string());
-  ModelConfig config = read_config_file(folder / "config.json");
+  ModelConfig config = read_model_config_file(folder / "config.json");
   const auto generation_file = folder / "generation_config.json";
   if (!std::filesystem::exists(generation_file)) return config;
   const Json object = read_object(generation_file);

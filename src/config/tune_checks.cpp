@@ -114,8 +114,6 @@ void check_options(const TuneOptions& options, Problems& problems) {
          "there is no held-out data; give data.validation or a data.validation_fraction above 0");
   expect(!o.gate.train || !o.data.validation.empty() || o.data.validation_fraction > 0, "gate.train",
          "there is no held-out data; give data.validation or a data.validation_fraction above 0");
-  expect(!o.gate.train || (o.parallel.tensor == 1 && o.parallel.pipeline == 1 && o.parallel.data <= 1),
-         "gate.train", "needs a run of one process; afterwards use ee-tune calibrate --gate");
   expect(is_device(o.device), "device", fmt::format("expected cpu, cuda or cuda:N, got \"{}\"", o.device));
 }
 

@@ -10,7 +10,7 @@ namespace ee::data {
 
 namespace {
 
-constexpr std::string_view kMagic = "EETOKEN1";
+constexpr std::string_view kMagic = "EETOKEN2";
 constexpr size_t kDigest = 32, kTrailer = 2 * sizeof(uint64_t) + kDigest;
 
 }  // namespace

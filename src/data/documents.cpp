@@ -104,10 +104,21 @@ std::vector<int64_t> tokens_of(const nlohmann::json& tokens, const std::string& 
   return tokens.get<std::vector<int64_t>>();
 }
 
+int64_t prompt_tokens_of(const nlohmann::json& line, size_t tokens, const std::string& where) {
+  const auto found = line.find("prompt_tokens");
+  if (found == line.end()) return 0;
+  if (!found->is_number_unsigned() || found->get<uint64_t>() > tokens)
+    throw UserError("{}: \"prompt_tokens\" is {}, expected how many of the line's {} tokens are the prompt",
+                    where, found->dump(), tokens);
+  return found->get<int64_t>();
+}
+
 Document document_of(const nlohmann::json& line, const std::string& where) {
-  if (line.is_object() && line.contains("tokens"))
-    return {.text = {}, .tokens = tokens_of(line.at("tokens"), where), .where = where};
-  return {.text = string_of(line, "text", where), .tokens = {}, .where = where};
+  if (!line.is_object() || !line.contains("tokens"))
+    return {.text = string_of(line, "text", where), .tokens = {}, .where = where};
+  Document document{.text = {}, .tokens = tokens_of(line.at("tokens"), where), .where = where};
+  document.prompt_tokens = prompt_tokens_of(line, document.tokens.size(), where);
+  return document;
 }
 
 }  // namespace

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <numeric>
 
+#include "ee/base/error.h"
+#include "ee/base/hash.h"
+
 namespace ee::data {
 
 uint64_t mix_seed(uint64_t seed, uint64_t salt) {
@@ -72,10 +75,15 @@ PackedSequences::PackedSequences(std::shared_ptr<const Corpus> corpus, std::vect
   }
 }
 
-void PackedSequences::copy(int64_t index, std::span<int64_t> window) const {
-  EE_CHECK(index >= 0 && index < size() && std::ssize(window) == sequence_length_ + 1,
-           "window {} of {}, {} tokens asked for, {} in one", index, size(), window.size(),
-           sequence_length_ + 1);
+std::string PackedSequences::fingerprint() const {
+  base::Hasher hasher;
+  hasher.update(fmt::format("{} {} {}", corpus_->fingerprint(), sequence_length_, separator_));
+  hasher.update(std::as_bytes(std::span(segments_)));
+  return hasher.digest();
+}
+
+std::vector<uint32_t> PackedSequences::window(int64_t index) const {
+  std::vector<uint32_t> window(static_cast<size_t>(sequence_length_) + 1);
   int64_t position = index * sequence_length_;  // in the stream
   auto which =
       static_cast<size_t>(std::upper_bound(starts_.begin(), starts_.end(), position) - starts_.begin() - 1);
@@ -86,18 +94,28 @@ void PackedSequences::copy(int64_t index, std::span<int64_t> window) const {
                             .subspan(static_cast<size_t>(segment.begin + skip),
                                      static_cast<size_t>(segment.end - segment.begin - skip));
     const size_t count = std::min(tokens.size(), window.size() - filled);
-    std::copy_n(tokens.begin(), count, window.begin() + static_cast<int64_t>(filled));
+    std::copy_n(tokens.begin(), count, window.begin() + static_cast<std::ptrdiff_t>(filled));
     filled += count;
     position += static_cast<int64_t>(count);
     if (filled < window.size()) {
-      window[filled++] = separator_;
+      window[filled++] = static_cast<uint32_t>(separator_);
       ++position;
     }
   }
+  return window;
 }
 
-at::Tensor Batch::inputs() const { return tokens.narrow(1, 0, tokens.size(1) - 1); }
-at::Tensor Batch::targets() const { return tokens.narrow(1, 1, tokens.size(1) - 1); }
+void PackedSequences::copy(int64_t index, std::span<int64_t> inputs, std::span<int64_t> targets) const {
+  EE_CHECK(index >= 0 && index < size() && std::ssize(inputs) == sequence_length_ &&
+               std::ssize(targets) == sequence_length_,
+           "window {} of {}, {} and {} tokens asked for, {} in one", index, size(), inputs.size(),
+           targets.size(), sequence_length_);
+  const std::vector<uint32_t> window = this->window(index);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    inputs[i] = window[i] & ~kPromptBit;
+    targets[i] = window[i + 1] & kPromptBit ? kNoTarget : window[i + 1];
+  }
+}
 
 BatchSource::BatchSource(PackedSequences sequences, bool shuffle, uint64_t seed, std::string_view what)
     : sequences_(std::move(sequences)), shuffle_(shuffle), seed_(seed) {
@@ -115,11 +133,21 @@ int64_t BatchSource::sequence_index(int64_t sample) const {
 }
 
 Batch BatchSource::at(int64_t sample, int64_t count) const {
-  const int64_t width = sequences_.sequence_length() + 1;
-  Batch batch{at::empty({count, width}, at::kLong)};
+  std::vector<int64_t> sequences;
+  for (int64_t i = 0; i < count; ++i) sequences.push_back(sequence_index(sample + i));
+  return of(std::move(sequences));
+}
+
+Batch BatchSource::of(std::vector<int64_t> sequences) const {
+  const auto length = sequences_.sequence_length();
+  const auto count = std::ssize(sequences);
+  Batch batch{at::empty({count, length}, at::kLong), at::empty({count, length}, at::kLong),
+              std::move(sequences)};
+  const auto row = [&](const at::Tensor& tensor, int64_t i) {
+    return std::span(tensor.data_ptr<int64_t>() + i * length, static_cast<size_t>(length));
+  };
   for (int64_t i = 0; i < count; ++i)
-    sequences_.copy(sequence_index(sample + i),
-                    {batch.tokens.data_ptr<int64_t>() + i * width, static_cast<size_t>(width)});
+    sequences_.copy(batch.sequences[static_cast<size_t>(i)], row(batch.inputs, i), row(batch.targets, i));
   return batch;
 }
 

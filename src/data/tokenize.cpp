@@ -1,6 +1,7 @@
 // From text files to a token cache: documents are read in rounds of bounded size, each round's documents are
 // tokenized by all threads and appended in order, so memory stays small and the result does not depend on the
 // number of threads.
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <thread>
@@ -31,6 +32,8 @@ std::vector<std::vector<uint32_t>> encode_all(const std::vector<Document>& docum
       for (size_t i = next++; i < documents.size(); i = next++) {
         const auto tokens = document_tokens(documents[i], tokenizer);
         results[i].assign(tokens.begin(), tokens.end());
+        const size_t prompt = std::min(tokens.size(), static_cast<size_t>(documents[i].prompt_tokens));
+        for (size_t t = 0; t < prompt; ++t) results[i][t] |= kPromptBit;
       }
     } catch (...) {
       errors[thread] = std::current_exception();
@@ -49,7 +52,7 @@ std::vector<std::vector<uint32_t>> encode_all(const std::vector<Document>& docum
 // Writes the format of corpus.h front to back.
 class CacheWriter {
  public:
-  explicit CacheWriter(const fs::path& path) : out_(path) { write(std::string_view("EETOKEN1")); }
+  explicit CacheWriter(const fs::path& path) : out_(path) { write(std::string_view("EETOKEN2")); }
 
   void add_document(const std::vector<uint32_t>& tokens) {
     write(std::as_bytes(std::span(tokens)));
@@ -110,7 +113,8 @@ std::string cache_key(const std::vector<fs::path>& files, const tokenizer::Token
   for (const auto& file : files) {
     const base::MappedFile mapped(file);
     total_bytes += static_cast<int64_t>(mapped.bytes().size());
-    hasher.update(fmt::format("\n{} {} {}", file.extension() == ".jsonl" ? "jsonl with ids" : "text",
+    hasher.update(fmt::format("\n{} {} {}",
+                              file.extension() == ".jsonl" ? "jsonl with ids and prompts" : "text",
                               mapped.bytes().size(), base::hash_bytes(mapped.bytes())));
   }
   return hasher.digest();

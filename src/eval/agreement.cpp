@@ -2,10 +2,13 @@
 
 #include <ATen/TensorOperators.h>
 
+#include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "ee/exits/exit_gate.h"
 #include "ee/infer/engine.h"
+#include "ee/kernels/linear_cross_entropy.h"
 #include "heads.h"
 
 namespace ee::eval {
@@ -41,10 +44,6 @@ ExitOpinions opinions_of(const infer::Model& model, const HeadRows& head, double
 
 at::Tensor final_argmax(const HeadRows& head) { return head_statistics(head.rows, head.weight, {}).argmax; }
 
-at::Tensor inputs_of(const at::Tensor& tokens) {
-  return tokens.narrow(1, 0, tokens.size(1) - 1).contiguous();
-}
-
 ExitOpinions joined(const std::vector<ExitOpinions>& parts) {
   const auto join = [&](at::Tensor ExitOpinions::*member) {
     std::vector<at::Tensor> tensors;
@@ -66,12 +65,20 @@ ExitOpinions joined(const std::vector<ExitOpinions>& parts) {
 
 }  // namespace
 
+int64_t scored_tokens(const Sequence& sequence) {
+  return std::ssize(sequence.targets) - std::ranges::count(sequence.targets, kernels::kIgnoreToken);
+}
+
+int64_t Opinions::first_token(int64_t sequence) const {
+  return std::accumulate(tokens.begin(), tokens.begin() + sequence, int64_t{0});
+}
+
 Opinions read_opinions(const infer::Model& model, const Sequences& sequences,
                        const std::vector<double>& before, bool keep_input,
                        const std::function<void(int64_t done)>& progress) {
   std::vector<std::vector<ExitOpinions>> parts(model.exits.size());
-  for_each_batch(sequences, [&](const at::Tensor& tokens, int64_t done) {
-    for_each_head(model, inputs_of(tokens), [&](const HeadRows& head) {
+  for_each_batch(sequences, [&](const SequenceBatch& batch, int64_t done) {
+    for_each_head(model, batch, [&](const HeadRows& head) {
       if (head.exit != infer::kFinalLayer) {
         const auto exit = static_cast<size_t>(head.exit);
         parts[exit].push_back(opinions_of(model, head, before[exit], keep_input));
@@ -84,9 +91,10 @@ Opinions read_opinions(const infer::Model& model, const Sequences& sequences,
     });
     progress(done);
   });
-  Opinions opinions{.sequences = static_cast<int64_t>(sequences.size()),
-                    .length = static_cast<int64_t>(sequences.at(0).size()) - 1,
-                    .exits = {}};
+  Opinions opinions;
+  for (const Sequence& sequence : sequences) {
+    opinions.tokens.push_back(scored_tokens(sequence));
+  }
   for (const auto& each : parts) {
     opinions.exits.push_back(joined(each));
   }
@@ -96,9 +104,9 @@ Opinions read_opinions(const infer::Model& model, const Sequences& sequences,
 std::vector<LikelihoodCurve> read_likelihoods(const infer::Model& model, const Sequences& sequences,
                                               const std::function<void(int64_t done)>& progress) {
   std::vector<LikelihoodCurve> curves(model.exits.size());
-  for_each_batch(sequences, [&](const at::Tensor& tokens, int64_t done) {
+  for_each_batch(sequences, [&](const SequenceBatch& batch, int64_t done) {
     std::vector<std::pair<at::Tensor, at::Tensor>> heads;  // rows and weight: few, the labels come last
-    for_each_head(model, inputs_of(tokens), [&](const HeadRows& head) {
+    for_each_head(model, batch, [&](const HeadRows& head) {
       if (head.exit != infer::kFinalLayer) {
         heads.emplace_back(head.rows, head.weight);
         return;
@@ -115,15 +123,17 @@ std::vector<LikelihoodCurve> read_likelihoods(const infer::Model& model, const S
 
 ScoreTable score_table(const infer::Model& model, const Opinions& opinions, config::ExitPolicy policy,
                        int64_t begin, int64_t count) {
+  const int64_t first = opinions.first_token(begin), end = opinions.first_token(begin + count);
   const auto part = [&](const at::Tensor& tensor) {
-    return tensor.narrow(0, begin * opinions.length, count * opinions.length).contiguous();
+    return tensor.narrow(0, first, end - first).contiguous();
   };
   const auto copy = [&]<typename Number>(const at::Tensor& tensor, std::vector<Number>& to) {
     const at::Tensor own = part(tensor);
     const auto values = numbers<Number>(own);
     to.assign(values.begin(), values.end());
   };
-  ScoreTable table{.sequences = count, .length = opinions.length, .exits = {}};
+  ScoreTable table{.tokens = {opinions.tokens.begin() + begin, opinions.tokens.begin() + begin + count},
+                   .exits = {}};
   for (size_t e = 0; e < opinions.exits.size(); ++e) {
     const ExitOpinions& said = opinions.exits[e];
     const config::ExitSpec& spec = model.exits[e].spec;

@@ -8,15 +8,14 @@
 #include <span>
 #include <vector>
 
+#include "ee/eval/evaluate.h"
 #include "ee/eval/quality.h"
 #include "ee/infer/model.h"
 #include "temperature.h"
 
 namespace ee::eval {
 
-using Sequences = std::vector<std::vector<int64_t>>;
-
-// All [tokens], f32 but for agree.
+// All [tokens that are scored], f32 but for agree.
 struct ExitOpinions {
   at::Tensor confidence_before;        // largest probability at another temperature, see read_opinions()
   at::Tensor log_top;                  // log of the largest probability
@@ -27,9 +26,13 @@ struct ExitOpinions {
 };
 
 struct Opinions {
-  int64_t sequences = 0, length = 0;
+  std::vector<int64_t> tokens;  // of each sequence
   std::vector<ExitOpinions> exits;
+
+  int64_t first_token(int64_t sequence) const;  // of all
 };
+
+int64_t scored_tokens(const Sequence& sequence);
 
 // `before`: each exit's temperature for confidence_before.
 Opinions read_opinions(const infer::Model& model, const Sequences& sequences,

@@ -55,7 +55,7 @@ std::vector<double> temperatures_of(const infer::Model& model) {
 
 void fit_temperatures(infer::Model& model, const Sequences& sequences,
                       const std::function<void(int64_t)>& progress) {
-  const auto length = static_cast<int64_t>(sequences.at(0).size()) - 1;
+  const auto length = std::ssize(sequences.at(0).tokens);
   const int64_t count =
       std::min(static_cast<int64_t>(sequences.size()), (kTemperatureTokens + length - 1) / length);
   const auto curves = read_likelihoods(model, slice(sequences, 0, count), progress);
@@ -102,11 +102,12 @@ ExitCalibration describe(const exits::ExitHead& exit, const ExitOpinions& said, 
 Calibration describe_all(const infer::Model& model, const Opinions& opinions,
                          const std::vector<double>& before, int64_t skipped, std::vector<double> agreements) {
   Calibration result{.agreements = std::move(agreements)};
-  result.test_sequences = opinions.sequences - skipped;
-  result.test_tokens = result.test_sequences * opinions.length;
+  const int64_t first = opinions.first_token(skipped),
+                end = opinions.first_token(std::ssize(opinions.tokens));
+  result.test_sequences = std::ssize(opinions.tokens) - skipped;
+  result.test_tokens = end - first;
   for (size_t e = 0; e < model.exits.size(); ++e) {
-    result.exits.push_back(
-        describe(model.exits[e], opinions.exits[e], before[e], skipped * opinions.length, result.agreements));
+    result.exits.push_back(describe(model.exits[e], opinions.exits[e], before[e], first, result.agreements));
   }
   return result;
 }
@@ -137,9 +138,7 @@ Calibration calibrate(infer::Model& model, const Sequences& sequences, const Cal
   };
   const std::vector<double> before = temperatures_of(model);
   const Sequences fit = slice(sequences, 0, parts.fit);
-  if (options.temperatures) {
-    fit_temperatures(model, fit, report(0));
-  }
+  fit_temperatures(model, fit, report(0));
   for (exits::ExitHead& exit : model.exits) {
     exit.gate = at::Tensor();  // one of other temperatures
   }
@@ -149,7 +148,9 @@ Calibration calibrate(infer::Model& model, const Sequences& sequences, const Cal
   const Opinions opinions = read_opinions(model, slice(sequences, parts.fit, parts.map + parts.test), before,
                                           false, report(parts.fit));
   Calibration result = describe_all(model, opinions, before, parts.map, options.agreements);
-  result.fit_tokens = parts.fit * opinions.length;
+  for (const Sequence& sequence : fit) {
+    result.fit_tokens += scored_tokens(sequence);
+  }
   for (const config::ExitPolicy policy : {config::ExitPolicy::confidence, config::ExitPolicy::gate}) {
     if (policy == config::ExitPolicy::gate && !options.gates) {
       continue;

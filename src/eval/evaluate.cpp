@@ -52,7 +52,7 @@ void add_pass(Evaluation& sum, const std::vector<kernels::TokenStats>& heads) {
 
 }  // namespace
 
-Evaluation evaluate(const infer::Model& model, const std::vector<std::vector<int64_t>>& sequences,
+Evaluation evaluate(const infer::Model& model, const Sequences& sequences,
                     const std::function<void(int64_t done)>& progress) {
   EE_CHECK(!sequences.empty(), "nothing to evaluate");
   Evaluation evaluation;
@@ -60,12 +60,10 @@ Evaluation evaluate(const infer::Model& model, const std::vector<std::vector<int
     evaluation.exits.push_back(empty_result(model, static_cast<int64_t>(i)));
   }
   evaluation.final = empty_result(model, infer::kFinalLayer);
-  for_each_batch(sequences, [&](const at::Tensor& tokens, int64_t done) {
-    const int64_t length = tokens.size(1) - 1;
-    const at::Tensor targets = tokens.narrow(1, 1, length).reshape({-1});
+  for_each_batch(sequences, [&](const SequenceBatch& batch, int64_t done) {
     std::vector<kernels::TokenStats> heads;
-    for_each_head(model, tokens.narrow(1, 0, length).contiguous(), [&](const HeadRows& head) {
-      heads.push_back(kernels::linear_token_stats(head.rows, head.weight, targets, head.temperature));
+    for_each_head(model, batch, [&](const HeadRows& head) {
+      heads.push_back(kernels::linear_token_stats(head.rows, head.weight, batch.targets, head.temperature));
     });
     add_pass(evaluation, heads);
     if (progress) {

@@ -8,6 +8,8 @@
 
 #include <limits>
 
+#include "ee/exits/exit_gate.h"
+
 namespace ee::eval {
 
 namespace {
@@ -94,7 +96,7 @@ at::Tensor fit_gate(const at::Tensor& input, const at::Tensor& log_top, const at
   const at::Tensor before = choose_ridge_and_fit(at::cat({x, one}, 1), agree);
   const at::Tensor after =
       choose_ridge_and_fit(at::cat({x, column(log_top), column(log_margin), one}, 1), agree);
-  const at::Tensor gate = at::zeros({2, hidden + 3}, at::kFloat);
+  const at::Tensor gate = at::zeros({2, hidden + exits::kGateExtras}, at::kFloat);
   gate[0].narrow(0, 0, hidden).copy_(before.narrow(0, 0, hidden));
   gate[0][hidden + 2].copy_(before[hidden]);
   gate[1].copy_(after);

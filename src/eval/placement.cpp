@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "agreement.h"
 #include "ee/base/error.h"
@@ -11,11 +12,17 @@ namespace ee::eval {
 
 namespace {
 
-using Chosen = std::vector<size_t>;  // indices of candidates, ascending
+using Exits = std::vector<size_t>;  // indices of candidates, ascending
 
-ScoreTable only(const ScoreTable& table, const Chosen& chosen) {
-  ScoreTable part{.sequences = table.sequences, .length = table.length};
-  for (const size_t i : chosen) part.exits.push_back(table.exits[i]);
+struct Choice {
+  Exits exits;
+  LevelResult result = {};
+  double saved = 0.0;  // layers a token
+};
+
+ScoreTable only(const ScoreTable& table, const Exits& exits) {
+  ScoreTable part{.tokens = table.tokens};
+  for (const size_t i : exits) part.exits.push_back(table.exits[i]);
   return part;
 }
 
@@ -24,46 +31,41 @@ class Search {
   Search(const ScoreTable& map, const ScoreTable& test, const PlacementOptions& options)
       : map_(map), test_(test), options_(options) {}
 
-  LevelResult level(const Chosen& chosen) const {
-    return find_level(only(map_, chosen), only(test_, chosen), options_.agreement, options_.confidence,
-                      config::ExitPolicy::confidence);
+  Choice choice(const Exits& exits) const {
+    Choice choice{.exits = exits};
+    choice.result = find_level(only(map_, exits), only(test_, exits), options_.agreement, options_.confidence,
+                               config::ExitPolicy::confidence);
+    const Outcome& outcome = choice.result.outcome;
+    for (size_t i = 0; i < exits.size(); ++i)
+      choice.saved += outcome.leave[i] * static_cast<double>(options_.layers - test_.exits[exits[i]].depth);
+    choice.saved -= options_.exit_cost * outcome.heads;
+    return choice;
   }
 
-  double saved(const Chosen& chosen) const {
-    const Outcome outcome = level(chosen).outcome;
-    double layers = 0.0;
-    for (size_t i = 0; i < chosen.size(); ++i)
-      layers += outcome.leave[i] * static_cast<double>(options_.layers - test_.exits[chosen[i]].depth);
-    return layers - options_.exit_cost * outcome.heads;
-  }
-
-  // The chosen ones with one more, or with one exchanged for another: whichever saves most.
-  Chosen best_with(const Chosen& chosen) const {
-    Chosen best;
-    double most = 0.0;
+  // The exits with whichever other one saves most.
+  Choice best_with(const Exits& exits) const {
+    std::optional<Choice> best;
     for (size_t i = 0; i < test_.exits.size(); ++i) {
-      if (std::find(chosen.begin(), chosen.end(), i) != chosen.end()) continue;
-      Chosen next = chosen;
-      next.insert(std::upper_bound(next.begin(), next.end(), i), i);
-      const double found = saved(next);
-      if (!best.empty() && found <= most) continue;
-      best = std::move(next);
-      most = found;
+      if (std::ranges::find(exits, i) != exits.end()) continue;
+      Exits next = exits;
+      next.insert(std::ranges::upper_bound(next, i), i);
+      Choice found = choice(next);
+      if (!best || found.saved > best->saved) best = std::move(found);
     }
-    return best;
+    return *best;
   }
 
-  Chosen exchange(Chosen chosen) const {
+  // One for another, whichever exchange gains most, as long as one does.
+  Choice exchange(Choice chosen) const {
     for (;;) {
-      const double before = saved(chosen);
-      Chosen best = chosen;
-      for (size_t i = 0; i < chosen.size(); ++i) {
-        Chosen others = chosen;
-        others.erase(others.begin() + static_cast<std::ptrdiff_t>(i));
-        const Chosen next = best_with(others);
-        if (saved(next) > saved(best)) best = next;
+      Choice best = chosen;
+      for (const size_t out : chosen.exits) {
+        Exits others = chosen.exits;
+        std::erase(others, out);
+        Choice next = best_with(others);
+        if (next.saved > best.saved) best = std::move(next);
       }
-      if (saved(best) <= before) return chosen;
+      if (best.saved <= chosen.saved) return chosen;
       chosen = std::move(best);
     }
   }
@@ -85,17 +87,18 @@ Placement place_exits(const ScoreTable& map, const ScoreTable& test, const Place
   for (size_t i = 0; i < test.exits.size(); ++i) {
     const ExitScores& exit = test.exits[i];
     const double agreeing = std::accumulate(exit.agree.begin(), exit.agree.end(), 0.0);
+    const Choice alone = search.choice({i});
     placement.candidates.push_back({.layer = exit.layer,
                                     .agreement = agreeing / static_cast<double>(exit.agree.size()),
-                                    .leaving = search.level({i}).outcome.leaving(),
-                                    .saved = search.saved({i})});
+                                    .leaving = alone.result.outcome.leaving(),
+                                    .saved = alone.saved});
   }
-  Chosen chosen;
-  for (int64_t i = 0; i < options.count; ++i) chosen = search.best_with(chosen);
-  chosen = search.exchange(chosen);
-  for (const size_t i : chosen) placement.layers.push_back(test.exits[i].layer);
-  placement.result = search.level(chosen);
-  placement.saved = search.saved(chosen);
+  Choice chosen{.exits = {}};
+  for (int64_t i = 0; i < options.count; ++i) chosen = search.best_with(chosen.exits);
+  chosen = search.exchange(std::move(chosen));
+  for (const size_t i : chosen.exits) placement.layers.push_back(test.exits[i].layer);
+  placement.result = std::move(chosen.result);
+  placement.saved = chosen.saved;
   return placement;
 }
 
@@ -130,12 +133,16 @@ std::string to_table(const Placement& placement, const PlacementOptions& options
   }
   std::vector<std::string> names;
   for (const int64_t layer : placement.layers) names.push_back(std::to_string(layer));
-  return text + fmt::format(
-                    "exits after layers {}: {:.1f} % of the tokens leave, {:.2f} layers a token saved "
-                    "(looking at an "
-                    "exit costs {:.1f})\n",
-                    base::join(names, ", "), 100 * placement.result.outcome.leaving(), placement.saved,
-                    options.exit_cost);
+  text += fmt::format(
+      "exits after layers {}: {:.1f} % of the tokens leave, {:.2f} layers a token saved "
+      "(looking at an "
+      "exit costs {:.1f})\n",
+      base::join(names, ", "), 100 * placement.result.outcome.leaving(), placement.saved, options.exit_cost);
+  if (placement.saved <= 0)
+    text +=
+        "no choice saves anything here: looking costs more than leaving brings. Fewer exits, a lower "
+        "--agreement, exits tuned afterwards, or gates (ee-tune calibrate --gate) may\n";
+  return text;
 }
 
 }  // namespace ee::eval

@@ -56,6 +56,24 @@ std::vector<config::ExitRule> rules_at(const ScoreTable& fit, const std::vector<
   return rules;
 }
 
+// Adds a token of the given weight to the outcome. 1 if it leaves and disagrees, otherwise 0.
+double apply_to_token(const ScoreTable& table, const std::vector<config::ExitRule>& rules, size_t token,
+                      double weight, Outcome& outcome) {
+  for (size_t e = 0; e < rules.size(); ++e) {
+    const ExitScores& exit = table.exits[e];
+    if (rules[e].threshold >= 1.0 || (!exit.before.empty() && exit.before[token] < rules[e].ask)) {
+      continue;
+    }
+    outcome.heads += weight;
+    if (exit.score[token] >= rules[e].threshold) {
+      outcome.leave[e] += weight;
+      outcome.leave_agree[e] += exit.agree[token] * weight;
+      return 1.0 - exit.agree[token];
+    }
+  }
+  return 0.0;
+}
+
 }  // namespace
 
 double Outcome::risk() const { return mean(risks); }
@@ -63,25 +81,24 @@ double Outcome::leaving() const { return std::accumulate(leave.begin(), leave.en
 
 Outcome apply_rules(const ScoreTable& table, const std::vector<config::ExitRule>& rules) {
   EE_CHECK(rules.size() == table.exits.size(), "{} rules for {} exits", rules.size(), table.exits.size());
-  Outcome outcome{.risks = std::vector<double>(static_cast<size_t>(table.sequences)),
-                  .leave = std::vector<double>(rules.size()),
+  Outcome outcome{.leave = std::vector<double>(rules.size()),
                   .leave_agree = std::vector<double>(rules.size())};
-  const auto tokens = static_cast<size_t>(table.sequences * table.length);
-  const auto length = static_cast<size_t>(table.length);
-  for (size_t i = 0; i < tokens; ++i) {
-    for (size_t e = 0; e < rules.size(); ++e) {
-      const ExitScores& exit = table.exits[e];
-      if (rules[e].threshold >= 1.0 || (!exit.before.empty() && exit.before[i] < rules[e].ask)) {
-        continue;
-      }
-      outcome.heads += 1.0 / static_cast<double>(tokens);
-      if (exit.score[i] >= rules[e].threshold) {
-        outcome.leave[e] += 1.0 / static_cast<double>(tokens);
-        outcome.leave_agree[e] += exit.agree[i] / static_cast<double>(tokens);
-        outcome.risks[i / length] += (1.0 - exit.agree[i]) / static_cast<double>(length);
-        break;
-      }
+  const auto tokens =
+      static_cast<double>(std::accumulate(table.tokens.begin(), table.tokens.end(), int64_t{0}));
+  std::vector<double> wrong;  // of each sequence: tokens that leave and disagree
+  size_t first = 0;
+  for (const int64_t length : table.tokens) {
+    const size_t end = first + static_cast<size_t>(length);
+    wrong.push_back(0.0);
+    for (size_t i = first; i < end; ++i) {
+      wrong.back() += apply_to_token(table, rules, i, 1.0 / tokens, outcome);
     }
+    first = end;
+  }
+  const double risk = std::accumulate(wrong.begin(), wrong.end(), 0.0) / tokens;
+  const double mean_length = tokens / static_cast<double>(table.tokens.size());
+  for (size_t s = 0; s < wrong.size(); ++s) {
+    outcome.risks.push_back(risk + (wrong[s] - risk * static_cast<double>(table.tokens[s])) / mean_length);
   }
   return outcome;
 }

@@ -42,7 +42,7 @@ std::vector<LayerScores> score_tokens(const infer::Model& model, std::span<const
   at::Tensor targets = ids.view({-1}).roll(-1);  // [n]: the next token
   targets[-1].fill_(kernels::kIgnoreToken);
   std::vector<LayerScores> layers;
-  for_each_head(model, ids, [&](const HeadRows& head) {
+  for_each_head(model, without_targets(ids), [&](const HeadRows& head) {
     const kernels::TokenStats stats =
         kernels::linear_token_stats(head.rows, head.weight, targets, head.temperature);
     const float* loss = stats.loss.const_data_ptr<float>();
@@ -59,7 +59,7 @@ std::vector<LayerScores> score_tokens(const infer::Model& model, std::span<const
 
 void raw_logits(const infer::Model& model, std::span<const int64_t> tokens, const std::string& origin,
                 const std::function<void(NamedLogits)>& visit) {
-  for_each_head(model, checked_tokens(model, tokens, origin), [&](const HeadRows& head) {
+  for_each_head(model, without_targets(checked_tokens(model, tokens, origin)), [&](const HeadRows& head) {
     visit({model.exit_name(head.exit), at::linear(head.rows, head.weight).to(at::kFloat).contiguous()});
   });
 }

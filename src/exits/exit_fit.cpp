@@ -11,21 +11,21 @@
 #include <cmath>
 
 #include "ee/base/error.h"
+#include "ee/kernels/linear_cross_entropy.h"
 
 namespace ee::exits {
 
 namespace {
 
 bool is_mlp(const config::ExitSpec& spec) { return spec.kind == config::ExitKind::mlp; }
-bool has_translator(const config::ExitSpec& spec) { return spec.translator != config::TranslatorKind::none; }
-
 bool fits_norm(const config::ExitSpec& spec) {
-  return has_translator(spec) && spec.norm == config::NormKind::own;
+  return spec.has_translator() && spec.norm == config::NormKind::own;
 }
 
-// The part of the rows that this tensor rank adds to the sums.
-at::Tensor own_rows(const at::Tensor& rows, const parallel::TensorRanks& ranks) {
-  return rows.slice(0, ranks.rank(), rows.size(0), ranks.size()).contiguous();
+// The rows with a target, [rows] i64, that this tensor rank adds to the sums.
+at::Tensor own_rows(const at::Tensor& targets, const parallel::TensorRanks& ranks) {
+  const at::Tensor rows = targets.reshape({-1}).ne(kernels::kIgnoreToken).nonzero().squeeze(1);
+  return rows.slice(0, ranks.rank(), rows.size(0), ranks.size());
 }
 
 // [batch, seq, inner] of the whole MLP on all tokens.
@@ -53,33 +53,25 @@ LowRank truncate(const at::Tensor& weight, const at::Tensor& variance, int64_t r
 
 }  // namespace
 
-bool can_fit(const config::ExitSpec& spec) { return has_translator(spec) || is_mlp(spec); }
-
-bool fits_intercept(const config::ExitSpec& spec) { return has_translator(spec); }
-
 int64_t fit_features(const config::ModelConfig& config, const config::ExitSpec& spec) {
-  return (has_translator(spec) ? config.hidden_size : 0) + (is_mlp(spec) ? config.intermediate_size : 0);
+  return (spec.has_translator() ? config.hidden_size : 0) + (is_mlp(spec) ? config.intermediate_size : 0);
 }
 
 FitRows fit_rows(const model::Backbone& backbone, const ExitHead& exit, const ExitInput& input,
-                 const at::Tensor& final_hidden) {
+                 const at::Tensor& final_hidden, const at::Tensor& targets) {
   const c10::AutoGradMode no_grad(false);
   const parallel::TensorRanks& ranks = backbone.ranks;
   const double eps = backbone.config.rms_norm_eps;
-  const auto rows = [&](const at::Tensor& x) { return own_rows(x.flatten(0, 1), ranks).to(at::kFloat); };
+  const at::Tensor own = own_rows(targets, ranks);
+  const auto rows = [&](const at::Tensor& x) { return x.flatten(0, 1).index_select(0, own).to(at::kFloat); };
   const at::Tensor final = rows(final_hidden);
-  at::Tensor target = exit.norm.defined() ? model::rms_norm(final, at::ones_like(final[0]), eps)
-                                          : model::rms_norm(final, backbone.final_norm.to(at::kFloat), eps);
+  at::Tensor target = exit.norm.defined()
+                          ? model::rms_norm(final, at::ones_like(backbone.final_norm, at::kFloat), eps)
+                          : model::rms_norm(final, backbone.final_norm.to(at::kFloat), eps);
   std::vector<at::Tensor> features;
-  if (has_translator(exit.spec)) {
-    ExitHead before = exit;
-    before.spec.translator = config::TranslatorKind::none;
-    const bool layer = exit.spec.kind == config::ExitKind::layer;
-    features.push_back(
-        rows(ranks.gather_tokens(layer ? before.unnormalized(backbone, input) : input.hidden)));
-  }
+  if (exit.spec.has_translator()) features.push_back(rows(ranks.gather_tokens(exit.stream(backbone, input))));
   if (is_mlp(exit.spec)) features.push_back(rows(activations(backbone, exit, input)));
-  if (!has_translator(exit.spec)) {  // x + down(a) against the final hidden state itself, over its scale
+  if (!exit.spec.has_translator()) {  // x + down(a) against the final hidden state itself, over its scale
     at::Tensor fixed = rows(ranks.gather_tokens(input.hidden));  // [rows, hidden]
     if (exit.mlp.down.bias.defined()) fixed = fixed.add(exit.mlp.down.bias.to(at::kFloat));
     if (exit.norm.defined()) {
@@ -96,7 +88,7 @@ bool is_fitted(const config::ExitSpec& spec, const std::string& part) {
   if (part.starts_with("translator.")) return true;
   if (part == "norm.weight") return fits_norm(spec);
   return is_mlp(spec) &&
-         (part == "mlp.down_proj.weight" || (part == "mlp.down_proj.bias" && has_translator(spec)));
+         (part == "mlp.down_proj.weight" || (part == "mlp.down_proj.bias" && spec.has_translator()));
 }
 
 std::map<std::string, at::Tensor> fitted_tensors(const model::Backbone& backbone,
@@ -120,7 +112,7 @@ std::map<std::string, at::Tensor> fitted_tensors(const model::Backbone& backbone
   if (is_mlp(spec)) {
     const int64_t inner = config.intermediate_size;
     tensors["mlp.down_proj.weight"] = solution.weight.narrow(1, solution.weight.size(1) - inner, inner);
-    if (config.mlp_bias && has_translator(spec))
+    if (config.mlp_bias && spec.has_translator())
       tensors["mlp.down_proj.bias"] = at::zeros({hidden}, solution.bias.options());
   }
   if (fits_norm(spec))

@@ -7,22 +7,6 @@
 namespace ee::exits {
 namespace {
 
-// The branch's weights in the dtype of the activations: masters are f32 while the backbone may run in bf16.
-// The cast is recorded by autograd, so gradients arrive at the masters in f32.
-template <typename Weights>
-Weights in_dtype(const config::ModelConfig& config, const Weights& weights, at::ScalarType dtype) {
-  Weights cast = weights;
-  const auto to_dtype = [dtype](const std::string&, const model::TensorShape&, at::Tensor& member) {
-    member = member.to(dtype);
-  };
-  if constexpr (std::is_same_v<Weights, model::LayerWeights>) {
-    model::visit_layer(config, "", cast, to_dtype);
-  } else {
-    model::visit_mlp(config, "", cast, to_dtype);
-  }
-  return cast;
-}
-
 // x [batch, seq, hidden] -> the same.
 at::Tensor translate(const config::ExitSpec& spec, const Translator& translator, const at::Tensor& x) {
   const auto cast = [&](const at::Tensor& tensor) { return tensor.to(x.scalar_type()); };
@@ -61,18 +45,20 @@ ExitInput exit_input(const config::ExitSpec& spec, const model::LayerTrace& trac
   return {.hidden = trace.output, .mlp_input = {}};
 }
 
+at::Tensor ExitHead::stream(const model::Backbone& backbone, const ExitInput& input,
+                            model::LayerCache* cache) const {
+  if (spec.kind != config::ExitKind::layer) return input.hidden;
+  const model::LayerWeights weights = model::in_dtype(backbone.config, layer, input.hidden.scalar_type());
+  return model::decoder_layer(backbone.config, weights, input.hidden, backbone.rope, cache, backbone.ranks)
+      .output;
+}
+
 at::Tensor ExitHead::unnormalized(const model::Backbone& backbone, const ExitInput& input,
                                   model::LayerCache* cache) const {
-  const config::ModelConfig& config = backbone.config;
-  const at::ScalarType dtype = input.hidden.scalar_type();
-  at::Tensor hidden = input.hidden;
-  if (spec.kind == config::ExitKind::layer)
-    hidden = model::decoder_layer(config, in_dtype(config, layer, dtype), hidden, backbone.rope, cache,
-                                  backbone.ranks)
-                 .output;
-  hidden = translate(spec, translator, hidden);
+  const at::Tensor hidden = translate(spec, translator, stream(backbone, input, cache));
   if (spec.kind != config::ExitKind::mlp) return hidden;
-  return hidden.add(model::mlp(in_dtype(config, mlp, dtype), input.mlp_input, backbone.ranks));
+  const model::MlpWeights weights = model::in_dtype(backbone.config, mlp, input.hidden.scalar_type());
+  return hidden.add(model::mlp(weights, input.mlp_input, backbone.ranks));
 }
 
 at::Tensor ExitHead::forward(const model::Backbone& backbone, const ExitInput& input,

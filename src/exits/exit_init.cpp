@@ -1,20 +1,15 @@
 #include "ee/exits/exit_init.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/eye.h>
-#include <ATen/ops/randn.h>
 
-#include <cmath>
+#include "ee/base/error.h"
+#include "ee/model/random_init.h"
 
 namespace ee::exits {
 namespace {
 
-constexpr double kRandomDeviation = 0.02;
-
-// A stream of random numbers of its own for each (seed, layer).
-at::Generator generator_for(uint64_t seed, int64_t layer) {
-  constexpr uint64_t kSeedStride = 1000003;  // keeps the pairs apart
-  return at::detail::createCPUGenerator(seed * kSeedStride + static_cast<uint64_t>(layer));
+at::Generator generator_of(uint64_t seed, const config::ExitSpec& spec) {
+  return model::generator_for(seed, static_cast<uint64_t>(spec.layer));
 }
 
 // A map that changes nothing. Of a low-rank one only `up` is 0: gradients must find a way in.
@@ -26,9 +21,9 @@ void set_identity(ExitHead& exit, const model::Backbone& backbone, uint64_t seed
     translator.full = {.weight = at::eye(hidden, options), .bias = at::zeros({hidden}, options)};
   } else if (exit.spec.translator == config::TranslatorKind::low_rank) {
     translator.scale = at::ones({hidden}, options);
-    translator.down.weight = at::randn({rank, hidden}, generator_for(seed, exit.spec.layer), at::kFloat)
-                                 .mul_(kRandomDeviation)
-                                 .to(options);
+    at::Generator generator = generator_of(seed, exit.spec);
+    translator.down.weight =
+        model::random_tensor("down.weight", {rank, hidden}, exit.spec.layer, generator).to(options);
     translator.up = {.weight = at::zeros({hidden, rank}, options), .bias = at::zeros({hidden}, options)};
   }
 }
@@ -58,21 +53,10 @@ void copy_from_backbone(ExitHead& exit, const model::Backbone& backbone) {
 }
 
 void fill_randomly(ExitHead& exit, const model::Backbone& backbone, uint64_t seed) {
-  at::Generator generator = generator_for(seed, exit.spec.layer);
-  const double output_scale = 1.0 / std::sqrt(2.0 * static_cast<double>(exit.spec.layer));
-  const auto ends_with = [](const std::string& name, const char* end) { return name.ends_with(end); };
+  at::Generator generator = generator_of(seed, exit.spec);
   visit_exit(backbone.config, exit,
              [&](const std::string& name, const std::vector<int64_t>& shape, at::Tensor& member) {
-               if (ends_with(name, ".bias")) {
-                 member = at::zeros(shape, backbone.options());
-               } else if (shape.size() == 1) {
-                 member = at::ones(shape, backbone.options());
-               } else {
-                 const bool output = ends_with(name, "o_proj.weight") || ends_with(name, "down_proj.weight");
-                 member = at::randn(shape, generator, at::kFloat)
-                              .mul_(kRandomDeviation * (output ? output_scale : 1.0))
-                              .to(backbone.options());
-               }
+               member = model::random_tensor(name, shape, exit.spec.layer, generator).to(backbone.options());
              });
 }
 

@@ -1,10 +1,8 @@
 #include "ee/exits/exit_loss.h"
 
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/ne.h>
 #include <c10/core/GradMode.h>
 
-#include <algorithm>
 #include <optional>
 
 #include "ee/base/error.h"
@@ -111,21 +109,17 @@ class LossTerms {
 
   // This tensor rank's part. The head's gradient gets the same exchange: target out, teacher in.
   at::Tensor own_head_difference(const at::Tensor& scale) {
-    const auto part = backbone_.ranks.vocabulary_part(backbone_.config.vocab_size);
-    const at::Tensor head = exit_.head.detach();
-    const at::Tensor row = targets_.clamp_min(0).sub(part ? part->first : 0);
-    const at::Tensor here = row.ge(0).logical_and(row.lt(head.size(0))).to(at::kFloat).unsqueeze(1);
-    const at::Tensor own_row = row.clamp(0, std::max<int64_t>(head.size(0) - 1, 0));
-    const at::Tensor gradient = head_gradient(exit_);
-    if (gradient.defined() && head.size(0) > 0)
-      gradient.index_add_(0, own_row, rows_.to(at::kFloat).mul(scale.unsqueeze(1)).mul_(here));
+    const parallel::TensorRanks& ranks = backbone_.ranks;
+    const int64_t vocabulary = backbone_.config.vocab_size;
+    const at::Tensor head = exit_.head.detach(), ids = targets_.clamp_min(0), gradient = head_gradient(exit_);
+    if (gradient.defined())
+      ranks.add_to_vocabulary_rows(gradient, ids, rows_.to(at::kFloat).mul(scale.unsqueeze(1)), vocabulary);
     const at::Tensor expected = kernels::expected_rows({.hidden = teacher_->hidden,
                                                         .weight = backbone_.head,
                                                         .log_sum = teacher_->log_sum,
                                                         .temperature = options_.loss.kl_temperature},
                                                        head, rows_, scale, gradient);
-    if (head.size(0) == 0) return expected.neg();
-    return at::embedding(head, own_row).to(at::kFloat).mul_(here).sub_(expected);
+    return ranks.vocabulary_rows(head, ids, vocabulary).to(at::kFloat).sub(expected);
   }
 
   at::Tensor towards_hidden() const {

@@ -160,14 +160,7 @@ LayerTrace decode_step(const config::ModelConfig& config, const LayerWeights& we
 }
 
 at::Tensor Backbone::embed(const at::Tensor& tokens) const {
-  const auto part = ranks.vocabulary_part(config.vocab_size);
-  if (!part) return at::embedding(embedding, tokens);
-  // Each token's row is on one rank; the others add zeros.
-  const at::Tensor row = tokens.sub(part->first);
-  const at::Tensor here = row.ge(0).logical_and(row.lt(embedding.size(0)));
-  if (embedding.size(0) == 0)
-    return ranks.leave(at::zeros({tokens.size(0), tokens.size(1), config.hidden_size}, options()));
-  return ranks.leave(at::embedding(embedding, row.mul(here)).mul_(here.unsqueeze(-1)));
+  return ranks.leave(ranks.vocabulary_rows(embedding, tokens, config.vocab_size));
 }
 
 at::Tensor run_layers(const Backbone& backbone, const at::Tensor& tokens, int64_t depth,

@@ -50,6 +50,10 @@ void visit_with_layer(Backbone& backbone, const BackboneEnds& ends, const LayerT
   }
 }
 
+TensorVisitor cast_to(at::ScalarType dtype) {
+  return [dtype](const std::string&, const TensorShape&, at::Tensor& member) { member = member.to(dtype); };
+}
+
 }  // namespace
 
 void visit_mlp(const config::ModelConfig& c, const std::string& prefix, MlpWeights& weights,
@@ -68,6 +72,16 @@ void visit_layer(const config::ModelConfig& c, const std::string& prefix, LayerW
   visit_attention(c, prefix + "self_attn.", weights.attention, visit);
   visit(prefix + "post_attention_layernorm.weight", {{c.hidden_size}}, weights.post_attention_norm);
   visit_mlp(c, prefix + "mlp.", weights.mlp, visit);
+}
+
+LayerWeights in_dtype(const config::ModelConfig& config, LayerWeights weights, at::ScalarType dtype) {
+  visit_layer(config, "", weights, cast_to(dtype));
+  return weights;
+}
+
+MlpWeights in_dtype(const config::ModelConfig& config, MlpWeights weights, at::ScalarType dtype) {
+  visit_mlp(config, "", weights, cast_to(dtype));
+  return weights;
 }
 
 void visit_backbone(Backbone& backbone, const TensorVisitor& visit, const BackboneEnds& ends) {

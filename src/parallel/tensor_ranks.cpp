@@ -1,6 +1,7 @@
 #include "ee/parallel/tensor_ranks.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -84,6 +85,11 @@ at::Tensor TensorRanks::gather_tokens(const at::Tensor& x) const {
   return sequence_ ? all_gathered(*group_, x) : x;
 }
 
+at::Tensor TensorRanks::own_tokens(const at::Tensor& x) const {
+  const int64_t own = x.size(1) / size();
+  return sequence_ ? x.narrow(1, rank() * own, own) : x;
+}
+
 at::Tensor TensorRanks::sum(const at::Tensor& partial) const {
   if (!group_) return partial;
   return sequence_ ? reduce_scattered(*group_, partial.contiguous()) : all_reduced(*group_, partial);
@@ -114,6 +120,35 @@ at::Tensor TensorRanks::gather_columns(const at::Tensor& x, Split split, int64_t
 
 at::Tensor TensorRanks::gather_vocabulary(const at::Tensor& logits, int64_t vocabulary) const {
   return gather_columns(logits, Split::vocabulary, vocabulary);
+}
+
+TensorRanks::OwnRows TensorRanks::own_rows(const at::Tensor& ids, int64_t vocabulary) const {
+  const Slice own = own_slice({}, Split::vocabulary, {vocabulary});
+  const at::Tensor row = ids.sub(own.begin);
+  const at::Tensor here = row.ge(0).logical_and(row.lt(own.length));
+  return {.row = row.mul(here), .here = here};
+}
+
+at::Tensor TensorRanks::vocabulary_rows(const at::Tensor& matrix, const at::Tensor& ids,
+                                        int64_t vocabulary) const {
+  if (!group_) return at::embedding(matrix, ids);
+  if (matrix.size(0) == 0) {
+    std::vector<int64_t> sizes = ids.sizes().vec();
+    sizes.push_back(matrix.size(1));
+    return at::zeros(sizes, matrix.options());
+  }
+  const auto [row, here] = own_rows(ids, vocabulary);
+  return at::embedding(matrix, row).mul_(here.unsqueeze(-1));
+}
+
+void TensorRanks::add_to_vocabulary_rows(const at::Tensor& matrix, const at::Tensor& ids,
+                                         const at::Tensor& values, int64_t vocabulary) const {
+  if (!group_) {
+    matrix.index_add_(0, ids, values);
+  } else if (matrix.size(0) > 0) {
+    const auto [row, here] = own_rows(ids, vocabulary);
+    matrix.index_add_(0, row, values.mul(here.unsqueeze(-1)));
+  }
 }
 
 std::optional<kernels::VocabularyPart> TensorRanks::vocabulary_part(int64_t vocabulary) const {

@@ -41,12 +41,12 @@ Fit attach_fitted(const checkpoint::AttachOptions& options, const FitText& text)
   if (fs::exists(fs::symlink_status(options.output)))
     throw base::UserError("output {} exists already; remove it or choose another name",
                           options.output.string());
-  const base::TemporaryFolder folder(options.output.string() + ".unfitted");
-  const base::TemporaryFolder cache(options.output.string() + ".cache");
+  const base::AtomicDirectory passing(options.output.string() +
+                                      ".unfitted");  // is never committed: goes again
   checkpoint::AttachOptions unfitted = options;
-  unfitted.output = folder.path();
+  unfitted.output = passing.path() / "model";
   checkpoint::attach_exits(unfitted);
-  const Job job = fit_job(folder.path(), cache.path(), options, text);
+  const Job job = fit_job(unfitted.output, passing.path() / "tokens", options, text);
   Engine engine = load_engine(job, nullptr);
   const auto fit = fit_exits(engine, job.exits, job.training, text.tokens, job.options.batch.micro_batch,
                              [] { return false; });

@@ -8,6 +8,7 @@
 #include "ee/exits/exit_fit.h"
 #include "ee/kernels/linear_cross_entropy.h"
 #include "ee/model/tensor_table.h"
+#include "exit_inputs.h"
 #include "process.h"
 #include "turns.h"
 
@@ -202,6 +203,10 @@ Cost estimate_cost(const Job& job) {
   Cost cost;
   const Flops flops{model, static_cast<double>(job.options.batch.sequence_length)};
   cost.flops_per_token = static_cast<double>(job.depth()) * flops.trained_layer(job.options.train);
+  if (job.options.data.exit_inputs && job.steps > 0)  // once for each sequence
+    cost.flops_per_token *= static_cast<double>(visited_sequences(job).size()) /
+                            static_cast<double>(job.steps * job.options.batch.global_batch);
+  cost.flops_per_token += flops.teacher(job.options.exits.loss);
   if (job.options.train.backbone())
     cost.flops_per_token +=
         flops.exit(final_exit(model, job.options.train), job.options.exits.gradient_filter);
@@ -231,12 +236,14 @@ std::string describe(const Job& job, const Cost& cost) {
         "exit      {} layer {}: {}{}, norm {}, head {}, weight {}, temperature {}; {} own parameters, {} "
         "trained\n",
         to_string(spec.position), spec.layer, to_string(spec.kind),
-        spec.translator == config::TranslatorKind::none ? "" : " with a translator", to_string(spec.norm),
-        to_string(spec.head), spec.weight, spec.temperature, count(cost.exit_parameters[i]),
-        count(cost.exit_parameters[i]));
+        spec.has_translator() ? " with a translator" : "", to_string(spec.norm), to_string(spec.head),
+        spec.weight, spec.temperature, count(cost.exit_parameters[i]), count(cost.exit_parameters[i]));
   }
   if (options.train.backbone()) text += describe_training(job);
   text += describe_grid(job, cost);
+  if (options.data.exit_inputs)
+    text += fmt::format("inputs    {} on disk for what the exits read, in {}\n",
+                        base::format_bytes(exit_input_bytes(job)), options.data.cache);
   const double tokens = static_cast<double>(job.steps * job.tokens_per_step());
   text += fmt::format(
       "work      {} steps of {} x {} tokens = {} tokens, {:.2f} epochs; {}FLOP a token, {}FLOP in all\n",

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "exit_inputs.h"
 #include "full_step.h"
 #include "teacher_walk.h"
 
@@ -123,6 +124,8 @@ StepResult Engine::step(const data::BatchSource& source, int64_t step) {
   return result;
 }
 
+void Engine::use(std::unique_ptr<const ExitInputs> stored) { exit_inputs_ = std::move(stored); }
+
 void Engine::masters_changed() {
   if (full_) full_->refresh();
 }
@@ -146,8 +149,8 @@ void Engine::accumulate(const data::BatchSource& source, int64_t step, std::vect
 }
 
 void Engine::accumulate(const data::Batch& batch, double scale, bool last, std::vector<double>& losses) {
-  const at::Tensor targets = batch.targets().to(backbone_.device());  // [micro_batch, sequence_length] i64
-  walk_stage({stage_, backbone_, exits_, link_.get()}, batch, stage_.last_layer,
+  const at::Tensor targets = batch.targets.to(backbone_.device());  // [micro_batch, sequence_length] i64
+  walk_stage({stage_, backbone_, exits_, link_.get(), exit_inputs_.get()}, batch, stage_.last_layer,
              [&](size_t i, const exits::ExitInput& input) {
                losses[i] += exits::accumulate_exit_gradient(backbone_, exits_[i], input, targets,
                                                             loss_options(i, scale));
@@ -159,10 +162,10 @@ void Engine::accumulate(const data::Batch& batch, double scale, bool last, std::
 void Engine::accumulate_taught(int64_t count, const std::function<data::Batch(int64_t)>& batch, double scale,
                                std::vector<double>& losses) {
   int64_t visited = 0;
-  TeacherWalk walk({stage_, backbone_, exits_, link_.get()}, ranks_,
+  TeacherWalk walk({stage_, backbone_, exits_, link_.get(), exit_inputs_.get()}, ranks_,
                    [&](const data::Batch& of, const std::vector<exits::ExitInput>& inputs,
                        const at::Tensor& final_hidden) {
-                     const at::Tensor targets = of.targets().to(backbone_.device());
+                     const at::Tensor targets = of.targets.to(backbone_.device());
                      const bool last = ++visited == count;
                      if (inputs.empty()) return;
                      const auto teacher =

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/eq.h>
+#include <ATen/ops/ne.h>
 #include <ATen/ops/stack.h>
 
 #include <algorithm>
@@ -21,19 +22,20 @@ struct Sums {
   explicit Sums(size_t exits) : loss(exits, 0.0), agree(exits, 0.0) {}
 
   std::vector<double> loss, agree;
-  double final_loss = 0;
+  double final_loss = 0, tokens = 0;  // known to the last stage
 
   // Adds up what the stages and the replicas have.
   void merge(const parallel::Ranks& ranks) {
     std::vector<double> numbers = loss;
     numbers.insert(numbers.end(), agree.begin(), agree.end());
-    numbers.push_back(final_loss);
+    numbers.insert(numbers.end(), {final_loss, tokens});
     for (const comm::Group* group : {&ranks.pipeline, &ranks.data})
       numbers = parallel::sum_numbers(*group, numbers, ranks.device);
     const auto exits = static_cast<std::ptrdiff_t>(loss.size());
     std::copy_n(numbers.begin(), exits, loss.begin());
     std::copy_n(numbers.begin() + exits, exits, agree.begin());
-    final_loss = numbers.back();
+    final_loss = numbers[numbers.size() - 2];
+    tokens = numbers.back();
   }
 };
 
@@ -41,7 +43,7 @@ struct Sums {
 // the final layer's opinion is known there only.
 void add_micro_batch(const StageView& view, const data::Batch& batch, Sums& sums) {
   const model::Backbone& backbone = view.backbone;
-  const at::Tensor targets = batch.targets().to(backbone.device());
+  const at::Tensor targets = batch.targets.to(backbone.device());
   std::vector<at::Tensor> predictions(view.exits.size());  // [tokens] i64 each
   const at::Tensor stream =
       walk_stage(view, batch, view.stage.loaded_layers, [&](size_t i, const exits::ExitInput& input) {
@@ -63,9 +65,11 @@ void add_micro_batch(const StageView& view, const data::Batch& batch, Sums& sums
   const auto final = kernels::linear_token_stats(normed.flatten(0, 1), backbone.head, targets.reshape({-1}),
                                                  /*temperature=*/1.0,
                                                  backbone.ranks.vocabulary_part(backbone.config.vocab_size));
+  const at::Tensor counted = targets.reshape({-1}).ne(kernels::kIgnoreToken);
   for (size_t i = 0; i < predictions.size(); ++i)
-    sums.agree[i] += predictions[i].eq(final.argmax).sum().item<double>();
+    sums.agree[i] += predictions[i].eq(final.argmax).logical_and_(counted).sum().item<double>();
   sums.final_loss += total(final.loss);
+  sums.tokens += counted.sum().item<double>();
 }
 
 std::optional<Evaluation> evaluate_stage(const StageView& view, const parallel::Ranks* ranks,
@@ -81,8 +85,8 @@ std::optional<Evaluation> evaluate_stage(const StageView& view, const parallel::
     add_micro_batch(view, source.at(sample, std::min(micro_batch, count - sample)), sums);
   }
   if (ranks) sums.merge(*ranks);
-  Evaluation result{.tokens = count * source.sequences().sequence_length(), .exits = {}, .final = {}};
-  const auto tokens = static_cast<double>(result.tokens);
+  Evaluation result{.tokens = static_cast<int64_t>(sums.tokens), .exits = {}, .final = {}};
+  const double tokens = std::max(1.0, sums.tokens);
   for (size_t i = 0; i < layers.size(); ++i)
     result.exits.push_back(
         {.layer = layers[i], .loss = sums.loss[i] / tokens, .agreement = sums.agree[i] / tokens});

@@ -80,7 +80,7 @@ ExitFit solve(Engine& engine, exits::ExitHead& exit, const ExitSums& sums) {
       for (const at::Tensor& sum : part->tensors()) sum_to_first(ranks->stage, sum);
   exits::RidgeSolution solution;
   if (!ranks || ranks->stage.rank() == 0)
-    solution = exits::solve_ridge(sums.train, sums.held_out, exits::fits_intercept(exit.spec));
+    solution = exits::solve_ridge(sums.train, sums.held_out, exit.spec.has_translator());
   apply(engine, exit, solution);
   return {.layer = exit.spec.layer,
           .strength = solution.strength,
@@ -111,12 +111,16 @@ std::vector<ExitFit> share(const Engine& engine, const std::vector<config::ExitS
 void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSource& source,
                int64_t micro_batch) {
   for (const auto& spec : specs)
-    if (!exits::can_fit(spec))
+    if (!spec.has_linear_last_step())
       throw base::UserError(
           "exits.init is fit, but the exit at layer {} of kind {} has no linear last step; give it a "
           "translator, or train it from its stored weights",
           spec.layer, config::to_string(spec.kind));
   count_micro_batches(source, /*tokens=*/1, micro_batch);
+}
+
+int64_t fit_samples(const data::BatchSource& source, int64_t tokens, int64_t micro_batch) {
+  return count_micro_batches(source, tokens, micro_batch) * micro_batch;
 }
 
 std::optional<Fit> fit_exits(Engine& engine, const std::vector<config::ExitSpec>& specs,
@@ -139,11 +143,12 @@ std::optional<Fit> fit_exits(Engine& engine, const std::vector<config::ExitSpec>
   const int64_t first = ranks ? ranks->data.rank() : 0, replicas = ranks ? ranks->data.size() : 1;
   int64_t visited = first;
   TeacherWalk walk(
-      {engine.stage(), backbone, engine.exits(), engine.link()}, ranks,
-      [&](const data::Batch&, const std::vector<exits::ExitInput>& inputs, const at::Tensor& final) {
+      {engine.stage(), backbone, engine.exits(), engine.link(), engine.exit_inputs()}, ranks,
+      [&](const data::Batch& batch, const std::vector<exits::ExitInput>& inputs, const at::Tensor& final) {
+        const at::Tensor targets = batch.targets.to(backbone.device());
         const bool held_out = visited % kHeldOutEvery == std::min(count, kHeldOutEvery) - 1;
         for (size_t i = 0; i < inputs.size(); ++i) {
-          const auto rows = exits::fit_rows(backbone, engine.exits()[i], inputs[i], final);
+          const auto rows = exits::fit_rows(backbone, engine.exits()[i], inputs[i], final, targets);
           (held_out ? sums[i].held_out : sums[i].train).add(rows.features, rows.target);
         }
         visited += replicas;

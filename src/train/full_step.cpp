@@ -6,18 +6,11 @@
 #include <deque>
 
 #include "ee/exits/exit_loss.h"
+#include "stage_walk.h"
 
 namespace ee::train {
 
 namespace {
-
-// Recorded by autograd, so gradients arrive at the f32 masters.
-model::LayerWeights in_dtype(const config::ModelConfig& config, model::LayerWeights weights,
-                             at::ScalarType dtype) {
-  model::visit_layer(config, "", weights,
-                     [dtype](const auto&, const auto&, at::Tensor& member) { member = member.to(dtype); });
-  return weights;
-}
 
 model::Backbone in_dtype(const Stage& stage, model::Backbone backbone, at::ScalarType dtype) {
   model::visit_backbone(backbone,
@@ -111,14 +104,15 @@ bool FullStep::is_layer(const BackboneGroup& group) const {
 
 FullStep::MicroBatch FullStep::forward(const FullView& view, const data::Batch& batch, bool last,
                                        std::vector<double>& losses) {
-  MicroBatch run{.tokens = batch.inputs().to(computed_.device()),
-                 .targets = batch.targets().to(computed_.device()),
+  MicroBatch run{.tokens = batch.inputs.to(computed_.device()),
+                 .targets = batch.targets.to(computed_.device()),
                  .layers = {},
                  .stream = {},
                  .last = last};
   const int64_t lowest = this->lowest(view.stage);
-  run.stream = view.stage.is_first ? computed_.embed(run.tokens)
-                                   : view.link->receive(stream_sizes(run), computed_.options());
+  run.stream = view.stage.is_first
+                   ? computed_.embed(run.tokens)
+                   : view.link->receive(stream_sizes(computed_, run.tokens), computed_.options());
   const auto visit_untouched = [&](int64_t depth, const model::LayerTrace& trace) {
     if (depth < lowest)
       for (size_t i = 0; i < view.exits.size(); ++i)
@@ -143,11 +137,6 @@ FullStep::MicroBatch FullStep::forward(const FullView& view, const data::Batch& 
   return run;
 }
 
-std::vector<int64_t> FullStep::stream_sizes(const MicroBatch& batch) const {
-  const int64_t parts = computed_.ranks.sequence() ? computed_.ranks.size() : 1;
-  return {batch.tokens.size(0), batch.tokens.size(1) / parts, computed_.config.hidden_size};
-}
-
 FullStep::LayerRun FullStep::record(int64_t layer, int64_t lowest, const at::Tensor& input) const {
   const c10::AutoGradMode recorded(true);
   LayerRun run{input.detach().set_requires_grad(layer > lowest), {}};
@@ -155,8 +144,8 @@ FullStep::LayerRun FullStep::record(int64_t layer, int64_t lowest, const at::Ten
   const bool trained = masters.input_norm.requires_grad();
   run.trace = model::decoder_layer(
       computed_.config,
-      trained ? in_dtype(masters_.config, masters, computed_.dtype()) : computed_.layer(layer), run.input,
-      computed_.rope, nullptr, computed_.ranks);
+      trained ? model::in_dtype(masters_.config, masters, computed_.dtype()) : computed_.layer(layer),
+      run.input, computed_.rope, nullptr, computed_.ranks);
   return run;
 }
 
@@ -164,9 +153,9 @@ FullStep::LayerRun FullStep::record(int64_t layer, int64_t lowest, const at::Ten
 
 void FullStep::backward(const FullView& view, MicroBatch batch, std::vector<double>& losses) {
   const int64_t lowest = this->lowest(view.stage);
-  at::Tensor gradient = view.stage.is_last
-                            ? final_gradient(view, batch, losses)
-                            : view.link->receive_back(stream_sizes(batch), computed_.options());
+  at::Tensor gradient = view.stage.is_last ? final_gradient(view, batch, losses)
+                                           : view.link->receive_back(stream_sizes(computed_, batch.tokens),
+                                                                     computed_.options());
   batch.stream.reset();
   for (int64_t layer = view.stage.last_layer; !batch.layers.empty(); --layer) {
     LayerRun run = std::move(batch.layers.back());
@@ -232,16 +221,7 @@ void FullStep::into_embedding(const at::Tensor& tokens, const at::Tensor& stream
   const parallel::TensorRanks& ranks = masters_.ranks;
   const at::Tensor rows =
       ranks.gather_tokens(stream_gradient).flatten(0, 1).to(at::kFloat);  // [tokens, hidden]
-  const at::Tensor flat = tokens.flatten();                               // [tokens]
-  const at::Tensor gradient = masters_.embedding.grad();
-  const auto part = ranks.vocabulary_part(masters_.config.vocab_size);
-  if (!part) {
-    gradient.index_add_(0, flat, rows);
-  } else if (gradient.size(0) > 0) {
-    const at::Tensor row = flat.sub(part->first);
-    const at::Tensor here = row.ge(0).logical_and(row.lt(gradient.size(0)));
-    gradient.index_add_(0, row.mul(here), rows.mul(here.unsqueeze(-1)));
-  }
+  ranks.add_to_vocabulary_rows(masters_.embedding.grad(), tokens.flatten(), rows, masters_.config.vocab_size);
 }
 
 // Between stages and replicas ------------------------------------------------------------

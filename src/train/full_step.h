@@ -82,7 +82,6 @@ class FullStep {
   void done(const FullView& view, size_t group) const;  // its gradient, for this step
   bool is_layer(const BackboneGroup& group) const;
   size_t layer_group(int64_t layer) const;  // index into groups_
-  std::vector<int64_t> stream_sizes(const MicroBatch& batch) const;
   static model::LayerTrace output_only(const at::Tensor& stream) {
     model::LayerTrace trace;
     trace.output = stream;

@@ -105,6 +105,12 @@ void check_grid(const parallel::GridSizes& grid, const config::TuneOptions& opti
   plan_run(model, exits, options, /*loaded_layers=*/0);
 }
 
+void check_exit_inputs(const config::TuneOptions& options) {
+  if (options.data.exit_inputs && options.train.backbone())
+    throw UserError(
+        "data.exit_inputs keeps what a frozen backbone computes, but train.mode is all; set it to false");
+}
+
 void check_hift(const config::HiftOptions& options, const config::ModelConfig& model) {
   if (options.groups > Turns::units(model.layers))
     throw UserError("train.hift.groups is {}, but the embedding, {} layers and the head make only {} groups",
@@ -183,6 +189,7 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   const std::string device = own_device(options.device, launch);
   auto selected = select_exits(folder.exits(), options.exits, folder.config(), options.train.backbone());
   check_hift(options.train.hift, folder.config());
+  check_exit_inputs(options);
   check_grid(grid, options, folder.config(), selected);  // before the text is read
   const auto tokenizer = tokenizer::Tokenizer::load(folder.path());
   const int64_t separator = document_separator(*tokenizer, folder);

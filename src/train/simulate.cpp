@@ -89,13 +89,13 @@ MeasuredTimes measure_times(const Job& job) {
                                .max_positions = job.options.batch.sequence_length};
   const model::Backbone edge = checkpoint::load_backbone(job.folder, load);  // embedding, norm and head only
   const auto batch = job.training.at(0, job.options.batch.micro_batch);
-  const at::Tensor targets = batch.targets().to(edge.device());
+  const at::Tensor targets = batch.targets.to(edge.device());
   load.embedding = load.head = false;
 
   MeasuredTimes times;
   times.exits.resize(job.exits.size());
   model::LayerTrace trace;
-  trace.output = edge.embed(batch.inputs().to(edge.device()));
+  trace.output = edge.embed(batch.inputs.to(edge.device()));
   for (int64_t depth = 0; depth <= job.depth(); ++depth) {
     if (depth > 0) {
       load.first_layer = load.last_layer = depth;

@@ -1,20 +1,21 @@
 #include "stage_walk.h"
 
+#include "exit_inputs.h"
+
 namespace ee::train {
 
-namespace {
-
-at::Tensor receive_stream(const StageView& view, const at::Tensor& tokens) {
-  const model::Backbone& backbone = view.backbone;
-  const int64_t own_tokens =
-      backbone.ranks.sequence() ? tokens.size(1) / backbone.ranks.size() : tokens.size(1);
-  return view.link->receive({tokens.size(0), own_tokens, backbone.config.hidden_size}, backbone.options());
+std::vector<int64_t> stream_sizes(const model::Backbone& backbone, const at::Tensor& tokens) {
+  const int64_t parts = backbone.ranks.sequence() ? backbone.ranks.size() : 1;
+  return {tokens.size(0), tokens.size(1) / parts, backbone.config.hidden_size};
 }
-
-}  // namespace
 
 at::Tensor walk_stage(const StageView& view, const data::Batch& batch, int64_t depth,
                       const std::function<void(size_t exit, const exits::ExitInput& input)>& visit) {
+  if (view.stored) {
+    for (size_t i = 0; i < view.exits.size(); ++i)
+      visit(i, view.stored->read(view.stage.first_exit + i, batch, view.backbone));
+    return {};
+  }
   struct Waiting {
     size_t exit;
     exits::ExitInput input;
@@ -30,11 +31,13 @@ at::Tensor walk_stage(const StageView& view, const data::Batch& batch, int64_t d
         waiting.push_back({i, input});
     }
   };
-  const at::Tensor tokens = batch.inputs().to(view.backbone.device());
+  const at::Tensor tokens = batch.inputs.to(view.backbone.device());
   const at::Tensor stream =
-      view.stage.is_first
-          ? model::run_layers(view.backbone, tokens, depth, listen)
-          : model::continue_layers(view.backbone, receive_stream(view, tokens), depth, listen);
+      view.stage.is_first ? model::run_layers(view.backbone, tokens, depth, listen)
+                          : model::continue_layers(view.backbone,
+                                                   view.link->receive(stream_sizes(view.backbone, tokens),
+                                                                      view.backbone.options()),
+                                                   depth, listen);
   if (!view.stage.is_last) view.link->send(stream);
   for (const Waiting& exit : waiting) visit(exit.exit, exit.input);
   return stream;

@@ -52,8 +52,8 @@ std::vector<Stage> plan_run(const config::ModelConfig& model, const std::vector<
     costs[static_cast<size_t>(spec.depth())].exits += flops.exit(spec, options.exits.gradient_filter);
   if (options.train.backbone())
     costs.back().exits += flops.exit(final_exit(model, options.train), options.exits.gradient_filter);
-  else if (options.exits.loss.kl > 0)
-    costs.back().exits += flops.head();
+  else
+    costs.back().exits += flops.teacher(options.exits.loss);
 
   const auto plan = parallel::plan_stages(costs, options.parallel.pipeline);
   double total = 0;

@@ -5,6 +5,7 @@
 // them, where their inputs are one or two each, and every stage goes on training its own exits. The last
 // stage broadcasts it through the pipeline; a stage waits for that of micro-batch i only after it has handed
 // on as many later ones as there are stages behind it, so the pipeline stays full until the end of a round.
+// Stored inputs are visited at once, the teacher is stored with them.
 #pragma once
 
 #include <deque>

@@ -13,6 +13,7 @@
 #include "ee/train/evaluation.h"
 #include "ee/train/fit.h"
 #include "ee/train/resume.h"
+#include "exit_inputs.h"
 #include "grid_state.h"
 #include "load_engine.h"
 #include "process.h"
@@ -56,7 +57,7 @@ class Run {
   }
 
   int operator()() {
-    if (!fit()) return stopped(stop_.number());
+    if (!keep_exit_inputs() || !fit()) return stopped(stop_.number());
     for (;;) {
       const auto begin = Clock::now();
       const Control control = exchange_control(engine_, decide(), report_);
@@ -74,7 +75,23 @@ class Run {
   }
 
  private:
-  // Before the first step; false: a signal came.
+  // Before the first step; false: a signal came. Likewise the next.
+  bool keep_exit_inputs() {
+    if (!job_.options.data.exit_inputs) return true;
+    const auto begin = Clock::now();
+    const auto sequences = visited_sequences(job_);
+    message(fmt::format("exit inputs of {} sequences: computing those that {} does not have",
+                        sequences.size(), job_.options.data.cache));
+    auto stored = std::make_unique<ExitInputs>(job_);
+    if (!stored->fill({engine_.stage(), engine_.backbone(), engine_.exits(), engine_.link()}, ranks_,
+                      sequences, job_.options.batch.micro_batch,
+                      [this] { return !ranks_ && stop_.requested(); }))
+      return false;
+    engine_.use(std::move(stored));
+    message(fmt::format("exit inputs are there after {:.1f} s", seconds_since(begin)));
+    return true;
+  }
+
   bool fit() {
     const auto& options = job_.options;
     if (state_.step > 0 || options.exits.init != config::ExitStart::fit) return true;

@@ -61,6 +61,11 @@ TEST_F(Documents, BadTokensAreNamed) {
     EXPECT_THAT([&] { ids(file, ByteTokenizer()); }, ThrowsMessage<UserError>(HasSubstr(message)));
   };
   fails(R"({"tokens": "1 2"})", "bad.jsonl:1: \"tokens\" is not an array of whole numbers");
+  fails(R"({"tokens": [1, 2], "prompt_tokens": 3})",
+        "bad.jsonl:1: \"prompt_tokens\" is 3, expected how many of the line's 2 tokens are the prompt");
+  fails(R"({"tokens": [1, 2], "prompt_tokens": -1})",
+        "bad.jsonl:1: \"prompt_tokens\" is -1, expected how many");
+  fails(R"({"tokens": [1, 2], "prompt_tokens": "1"})", "bad.jsonl:1: \"prompt_tokens\" is \"1\", expected");
   fails(R"({"tokens": [1.5]})", "bad.jsonl:1: \"tokens\" is not an array of whole numbers");
   fails(R"({"tokens": [1, 257]})", "bad.jsonl:1: token 257 is outside the tokenizer's vocabulary of 257");
   fails(R"({"tokens": [-1]})", "bad.jsonl:1: token -1 is outside");

@@ -56,15 +56,30 @@ TEST_F(Packing, EveryTokenIsATargetExactlyOnce) {
     const PackedSequences packed(corpus, segments, length, kSeparator);
     EXPECT_EQ(packed.tokens(), std::ssize(stream));
     EXPECT_EQ(packed.size(), (std::ssize(stream) - 1) / length);
-    std::vector<int64_t> window(static_cast<size_t>(length) + 1), seen = {stream[0]};
+    std::vector<int64_t> inputs(static_cast<size_t>(length)), targets = inputs, seen = {stream[0]};
     for (int64_t i = 0; i < packed.size(); ++i) {
-      packed.copy(i, window);
-      EXPECT_EQ(window.front(), seen.back()) << "windows overlap by one token";
-      seen.insert(seen.end(), window.begin() + 1, window.end());
+      packed.copy(i, inputs, targets);
+      EXPECT_EQ(inputs.front(), seen.back()) << "a window begins with the last target of the one before";
+      EXPECT_TRUE(std::equal(inputs.begin() + 1, inputs.end(), targets.begin()));
+      seen.insert(seen.end(), targets.begin(), targets.end());
     }
     EXPECT_TRUE(std::equal(seen.begin(), seen.end(), stream.begin())) << length;
     EXPECT_LT(std::ssize(stream) - std::ssize(seen), length) << "only the ragged end is left out";
   }
+}
+
+TEST_F(Packing, PromptsAreInputsButNoTargets) {
+  fs::create_directories(folder_);
+  std::ofstream(folder_ / "a.jsonl") << "{\"tokens\": [1, 2, 3, 4], \"prompt_tokens\": 2}\n"
+                                        "{\"tokens\": [5, 6], \"prompt_tokens\": 1}\n{\"text\": \"0\"}\n";
+  const auto corpus = std::make_shared<Corpus>(
+      open_corpus({folder_ / "a.jsonl"}, ByteTokenizer(), {.cache = folder_, .threads = 1, .progress = {}}));
+  const PackedSequences packed(corpus, whole_documents(*corpus), 9, kSeparator);
+  std::vector<int64_t> inputs(9), targets(9);
+  packed.copy(0, inputs, targets);
+  EXPECT_THAT(inputs, testing::ElementsAre(1, 2, 3, 4, kSeparator, 5, 6, kSeparator, '0'));
+  EXPECT_THAT(targets,
+              testing::ElementsAre(kNoTarget, 3, 4, kSeparator, kNoTarget, 6, kSeparator, '0', kSeparator));
 }
 
 TEST_F(Packing, SplitHoldsOutTheFractionAndLosesNothing) {
@@ -145,9 +160,10 @@ TEST_F(Packing, BatchesDependOnTheCursorAlone) {
   const auto corpus = make_corpus({37, 60, 3});
   const BatchSource source(PackedSequences(corpus, whole_documents(*corpus), 4, kSeparator), true, 5, "text");
   const auto four = source.at(48, 4);  // over the border of two epochs
-  EXPECT_EQ(four.tokens.sizes(), (std::vector<int64_t>{4, 5}));
-  EXPECT_TRUE(at::equal(four.tokens, at::cat({source.at(48, 1).tokens, source.at(49, 3).tokens})));
-  EXPECT_TRUE(at::equal(four.inputs().narrow(1, 1, 3), four.targets().narrow(1, 0, 3)));
+  EXPECT_EQ(four.inputs.sizes(), (std::vector<int64_t>{4, 4}));
+  EXPECT_TRUE(at::equal(four.inputs, at::cat({source.at(48, 1).inputs, source.at(49, 3).inputs})));
+  EXPECT_TRUE(at::equal(four.targets, at::cat({source.at(48, 1).targets, source.at(49, 3).targets})));
+  EXPECT_TRUE(at::equal(four.inputs.narrow(1, 1, 3), four.targets.narrow(1, 0, 3)));
 }
 
 TEST_F(Packing, UnshuffledOrderIsTheCorpus) {

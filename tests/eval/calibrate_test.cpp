@@ -107,11 +107,15 @@ infer::Model tiny_model() {
   return model;
 }
 
-std::vector<std::vector<int64_t>> random_sequences(size_t count, size_t length, uint64_t seed) {
+// The engine and the tables do not look at what follows but for whether it is a prompt.
+Sequences random_sequences(size_t count, size_t length, uint64_t seed) {
   std::mt19937_64 random(seed);
-  std::vector<std::vector<int64_t>> sequences(count, std::vector<int64_t>(length));
-  for (auto& sequence : sequences) {
-    std::ranges::generate(sequence, [&] { return static_cast<int64_t>(random() % 97); });
+  Sequences sequences(count);
+  for (Sequence& sequence : sequences) {
+    for (size_t i = 0; i < length; ++i) {
+      sequence.tokens.push_back(static_cast<int64_t>(random() % 97));
+      sequence.targets.push_back(random() % 5 == 0 ? kernels::kIgnoreToken : 1);
+    }
   }
   return sequences;
 }
@@ -119,11 +123,11 @@ std::vector<std::vector<int64_t>> random_sequences(size_t count, size_t length, 
 // Exits of a random model disagree a lot; still some levels let tokens leave, and hold on fresh sequences.
 TEST(Calibrate, LevelsOfATinyModelHoldOnFreshSequences) {
   infer::Model model = tiny_model();
-  const Calibration found = calibrate(model, random_sequences(90, 65, 1),
+  const Calibration found = calibrate(model, random_sequences(90, 64, 1),
                                       {.agreements = {0.9, 0.7}, .confidence = 0.95, .gates = true});
   ASSERT_EQ(found.levels.size(), 4u);  // two of each policy
   EXPECT_EQ(found.test_sequences, 45);
-  const Calibration fresh = measure(model, found.quality(), random_sequences(90, 65, 2));
+  const Calibration fresh = measure(model, found.quality(), random_sequences(90, 64, 2));
   for (size_t i = 0; i < found.levels.size(); ++i) {
     EXPECT_GT(found.levels[i].outcome.leaving(), 0.0) << to_table(found);
     EXPECT_LE(found.levels[i].bound, 1 - found.levels[i].level.agreement);
@@ -139,18 +143,18 @@ TEST(Calibrate, LevelsOfATinyModelHoldOnFreshSequences) {
 TEST(Calibrate, TheEngineLeavesWhereTheTableSaysForEitherPolicy) {
   infer::Model model = tiny_model();
   const Calibration found =
-      calibrate(model, random_sequences(60, 65, 1), {.agreements = {0.7}, .gates = true});
-  const auto sequences = random_sequences(3, 41, 9);
+      calibrate(model, random_sequences(60, 64, 1), {.agreements = {0.7}, .gates = true});
+  const Sequences sequences = random_sequences(3, 40, 9);
   const Calibration table = measure(model, found.quality(), sequences);
   for (const LevelResult& expected : table.levels) {
     std::vector<double> leave(model.exits.size());
-    for (const auto& sequence : sequences) {
+    for (const Sequence& sequence : sequences) {
       infer::Engine engine(model.backbone, model.exits,
                            {.capacity = 64, .policy = expected.level.policy, .rules = expected.level.exits});
-      for (size_t i = 0; i + 1 < sequence.size(); ++i) {
-        const int64_t exit = engine.step({&sequence[i], 1}).exit;
-        if (exit != infer::kFinalLayer) {
-          leave[static_cast<size_t>(exit)] += 1.0 / (3 * 40);
+      for (size_t i = 0; i < sequence.tokens.size(); ++i) {
+        const int64_t exit = engine.step({&sequence.tokens[i], 1}).exit;
+        if (exit != infer::kFinalLayer && sequence.targets[i] != kernels::kIgnoreToken) {
+          leave[static_cast<size_t>(exit)] += 1.0 / static_cast<double>(table.test_tokens);
         }
       }
     }
@@ -161,7 +165,7 @@ TEST(Calibrate, TheEngineLeavesWhereTheTableSaysForEitherPolicy) {
 
 TEST(Calibrate, ProbingAGatedModelDecidesTheSame) {
   infer::Model model = tiny_model();
-  fit_gates(model, random_sequences(40, 65, 1));
+  fit_gates(model, random_sequences(40, 64, 1));
   const std::vector<config::ExitRule> rules = {{.layer = 4, .threshold = 0.4, .ask = 0.3},
                                                {.layer = 5, .threshold = 0.3, .ask = 0.3}};
   const auto policy = config::ExitPolicy::gate;
@@ -169,7 +173,7 @@ TEST(Calibrate, ProbingAGatedModelDecidesTheSame) {
   infer::Engine probing(model.backbone, model.exits,
                         {.capacity = 64, .policy = policy, .rules = rules, .probe = true});
   int early = 0;
-  const std::vector<int64_t> tokens = random_sequences(1, 60, 3)[0];
+  const std::vector<int64_t> tokens = random_sequences(1, 60, 3)[0].tokens;
   for (const int64_t token : tokens) {
     const infer::Prediction a = engine.step({&token, 1}), b = probing.step({&token, 1});
     EXPECT_EQ(a.exit, b.exit);

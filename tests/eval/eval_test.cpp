@@ -26,12 +26,15 @@ infer::Model tiny_model() {
   return model;
 }
 
-std::vector<std::vector<int64_t>> random_sequences(size_t count, size_t length) {
+// One in five targets is a prompt's.
+Sequences random_sequences(size_t count, size_t length) {
   std::mt19937 random(4);
-  std::vector<std::vector<int64_t>> sequences(count, std::vector<int64_t>(length));
-  for (auto& sequence : sequences) {
-    for (int64_t& token : sequence) {
-      token = static_cast<int64_t>(random() % 97);
+  Sequences sequences(count);
+  for (Sequence& sequence : sequences) {
+    for (size_t i = 0; i < length; ++i) {
+      sequence.tokens.push_back(static_cast<int64_t>(random() % 97));
+      sequence.targets.push_back(random() % 5 == 0 ? kernels::kIgnoreToken
+                                                   : static_cast<int64_t>(random() % 97));
     }
   }
   return sequences;
@@ -61,7 +64,7 @@ std::vector<at::Tensor> naive_logits(const infer::Model& model, const std::vecto
 
 TEST(Score, EqualsLogSoftmaxOfWholeLogits) {
   const infer::Model model = tiny_model();
-  const std::vector<int64_t> tokens = random_sequences(1, 20)[0];
+  const std::vector<int64_t> tokens = random_sequences(1, 20)[0].tokens;
   const std::vector<LayerScores> scores = score_tokens(model, tokens, "test");
   const std::vector<at::Tensor> naive = naive_logits(model, tokens, true);
   ASSERT_EQ(scores.size(), 4u);
@@ -90,7 +93,7 @@ TEST(Score, OneTokenHasAPredictionAndNoLogProbability) {
 
 TEST(Score, RawLogitsLeaveTheTemperatureOut) {
   const infer::Model model = tiny_model();
-  const std::vector<int64_t> tokens = random_sequences(1, 9)[0];
+  const std::vector<int64_t> tokens = random_sequences(1, 9)[0].tokens;
   const std::vector<at::Tensor> naive = naive_logits(model, tokens, false);
   std::vector<std::string> names;
   raw_logits(model, tokens, "test", [&](const NamedLogits& layer) {
@@ -112,22 +115,24 @@ TEST(Score, RefusesTokensThatDoNotFitTheModel) {
 TEST(Evaluate, EqualsCountingOverWholeLogits) {
   const infer::Model model = tiny_model();
   const auto sequences =
-      random_sequences(23, 101);  // several passes of several sequences, the last one smaller
+      random_sequences(23, 100);  // several passes of several sequences, the last one smaller
   const Evaluation ours = evaluate(model, sequences);
 
   constexpr size_t kHeads = 4;
   double loss[kHeads] = {};
   int64_t agree[kHeads] = {}, leave[kHeads][4] = {}, leave_agree[kHeads][4] = {}, tokens = 0;
-  for (const auto& sequence : sequences) {
-    const auto heads = naive_logits(model, {sequence.begin(), sequence.end() - 1}, true);
-    for (size_t i = 0; i + 1 < sequence.size(); ++i, ++tokens) {
+  for (const Sequence& sequence : sequences) {
+    const auto heads = naive_logits(model, sequence.tokens, true);
+    for (size_t i = 0; i < sequence.tokens.size(); ++i) {
+      if (sequence.targets[i] == kernels::kIgnoreToken) continue;
+      ++tokens;
       std::vector<at::Tensor> p;
       for (const at::Tensor& logits : heads) {
         p.push_back(at::softmax(logits[static_cast<int64_t>(i)].to(at::kDouble), -1));
       }
       const auto token_of = [&](size_t h) { return p[h].argmax().item<int64_t>(); };
       for (size_t h = 0; h < kHeads; ++h) {
-        loss[h] -= std::log(p[h][sequence[i + 1]].item<double>());
+        loss[h] -= std::log(p[h][sequence.targets[i]].item<double>());
         agree[h] += token_of(h) == token_of(kHeads - 1);
       }
       for (size_t t = 0; t < 4; ++t) {
@@ -157,9 +162,13 @@ TEST(Evaluate, EqualsCountingOverWholeLogits) {
 }
 
 TEST(Evaluate, ReportsOneJsonObject) {
-  const Evaluation evaluation = evaluate(tiny_model(), random_sequences(2, 33));
+  Sequences sequences = random_sequences(2, 32);
+  sequences[1].targets.assign(32, kernels::kIgnoreToken);
+  sequences[1].targets[5] = 3;
+  std::ranges::fill(sequences[0].targets, 7);
+  const Evaluation evaluation = evaluate(tiny_model(), sequences);
   const auto json = nlohmann::json::parse(to_json(evaluation));
-  EXPECT_EQ(json["tokens"], 64);
+  EXPECT_EQ(json["tokens"], 33);
   ASSERT_EQ(json["exits"].size(), 3u);
   const auto& exit = json["exits"][1];
   EXPECT_EQ(exit["layer"], 4);
@@ -177,7 +186,7 @@ TEST(Evaluate, ReportsOneJsonObject) {
 }
 
 TEST(Evaluate, TableHasOneRowPerExitAndOneForTheFinalLayer) {
-  const std::string table = to_table(evaluate(tiny_model(), random_sequences(2, 33)));
+  const std::string table = to_table(evaluate(tiny_model(), random_sequences(2, 32)));
   EXPECT_EQ(std::ranges::count(table, '\n'), 8);  // two of head, three exits, final, mean, tokens
   EXPECT_THAT(table, ::testing::HasSubstr("\n final  "));
 }

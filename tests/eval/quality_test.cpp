@@ -19,7 +19,7 @@ struct KnownModel {
   ScoreTable draw(int64_t sequences, int64_t length, uint64_t seed) const {
     std::mt19937_64 random(seed);
     std::uniform_real_distribution<double> uniform(0.0, 1.0);
-    ScoreTable table{.sequences = sequences, .length = length, .exits = {}};
+    ScoreTable table{.tokens = std::vector<int64_t>(static_cast<size_t>(sequences), length)};
     for (size_t e = 0; e < sharpness.size(); ++e) {
       table.exits.push_back({.layer = static_cast<int64_t>(e) + 1, .depth = static_cast<int64_t>(e) + 1});
     }
@@ -118,6 +118,45 @@ TEST(Quality, ApplyRulesEqualsCountingTokenByToken) {
   EXPECT_NEAR(outcome.leave[1], leave[1] / 200.0, 1e-9);
   EXPECT_NEAR(outcome.risk(), wrong / 200.0, 1e-9);
   EXPECT_NEAR(outcome.heads, 1.0 + (200 - leave[0]) / 200.0, 1e-9);
+}
+
+// Sequences of unequal length: the mean over tokens is bounded, not that over sequences.
+TEST(Quality, RisksOfUnequalSequencesAverageToTheShareOfAllTokens) {
+  ScoreTable table = KnownModel().draw(40, 5, 3);  // the same 200 tokens, cut elsewhere
+  table.tokens = {1, 3, 0, 80, 6, 110};
+  const std::vector<config::ExitRule> rules = {{.layer = 1, .threshold = 0.5},
+                                               {.layer = 2, .threshold = 0.5}};
+  const Outcome outcome = apply_rules(table, rules);
+  ScoreTable whole = table;
+  whole.tokens = {200};
+  const double share = apply_rules(whole, rules).risk();
+  EXPECT_GT(share, 0.0);
+  ASSERT_EQ(outcome.risks.size(), 6u);
+  EXPECT_NEAR(outcome.risk(), share, 1e-9);
+  EXPECT_NEAR(outcome.risks[2], share, 1e-9) << "no tokens, no evidence";
+}
+
+TEST(Quality, TheBoundOfARatioHoldsForUnequalSequences) {
+  std::mt19937_64 random(11);
+  std::uniform_int_distribution<int64_t> length(5, 200);
+  const std::vector<config::ExitRule> rules = {{.layer = 1, .threshold = 0.5}};
+  const KnownModel known{.sharpness = {1.5}};
+  const double truth = apply_rules(known.draw(4000, 100, 1), rules).risk();
+  int covered = 0;
+  for (uint64_t trial = 0; trial < 300; ++trial) {
+    ScoreTable table = known.draw(1, 0, trial);
+    for (uint64_t s = 0; s < 40; ++s) {
+      const int64_t tokens = length(random);
+      const ScoreTable one = known.draw(1, tokens, 1000 + 40 * trial + s);
+      table.tokens.push_back(tokens);
+      std::ranges::copy(one.exits[0].score, std::back_inserter(table.exits[0].score));
+      std::ranges::copy(one.exits[0].agree, std::back_inserter(table.exits[0].agree));
+    }
+    table.tokens.erase(table.tokens.begin());
+    covered += upper_bound(apply_rules(table, rules).risks, 0.95) >= truth;
+  }
+  EXPECT_GE(covered, 273);  // of 285 expected; their standard deviation is 4
+  EXPECT_LT(covered, 300);
 }
 
 TEST(Quality, UpperBoundCoversTheMeanOfSkewedNumbers) {

@@ -22,12 +22,12 @@ class ExitFit : public ::testing::Test {
   ExitHead exit_with(const config::ExitSpec& spec) const { return test::tiny_exit(backbone_, spec); }
 
   RidgeSolution solve(const ExitHead& exit) const {
-    const FitRows rows = fit_rows(backbone_, exit, {hidden_, mlp_input_}, final_);
+    const FitRows rows = fit_rows(backbone_, exit, {hidden_, mlp_input_}, final_, targets_);
     EXPECT_EQ(rows.features.size(1), fit_features(backbone_.config, exit.spec));
     auto train = NormalSums::zeros(rows.features.size(1), 32, at::kCPU), held_out = train + train;
     train.add(rows.features.slice(0, 0, 500), rows.target.slice(0, 0, 500));
     held_out.add(rows.features.slice(0, 500), rows.target.slice(0, 500));
-    return solve_ridge(train, held_out, fits_intercept(exit.spec));
+    return solve_ridge(train, held_out, exit.spec.has_translator());
   }
 
   void apply(ExitHead& exit, const RidgeSolution& solution) const {
@@ -51,6 +51,7 @@ class ExitFit : public ::testing::Test {
 
   model::Backbone backbone_ = test::tiny_backbone(test::tiny_config());
   at::Tensor hidden_, mlp_input_, final_;  // [batch, seq, hidden]
+  at::Tensor targets_ = at::zeros({2, kTokens / 2}, at::kLong);
 };
 
 TEST_F(ExitFit, OfATranslatorIsTheRegressionOntoTheNormalizedFinalState) {
@@ -91,10 +92,22 @@ TEST_F(ExitFit, OfADownProjectionAloneReachesAFinalStateThatItCanReach) {
 TEST_F(ExitFit, AnExitWithoutANormAimsBehindTheFinalNorm) {
   const ExitHead exit = exit_with(
       {.layer = 2, .kind = ExitKind::embedding, .norm = NormKind::none, .translator = TranslatorKind::full});
-  const FitRows rows = fit_rows(backbone_, exit, {hidden_, {}}, final_);
+  const FitRows rows = fit_rows(backbone_, exit, {hidden_, {}}, final_, targets_);
   const at::Tensor expected = model::rms_norm(final_, backbone_.final_norm, backbone_.config.rms_norm_eps);
   EXPECT_TRUE(at::allclose(rows.target, expected.flatten(0, 1), 1e-5, 1e-5));
   EXPECT_TRUE(at::equal(rows.features, hidden_.flatten(0, 1)));
+}
+
+TEST_F(ExitFit, TokensWithoutATargetAreLeftOut) {
+  const ExitHead exit = exit_with({.layer = 2, .kind = ExitKind::mlp, .translator = TranslatorKind::full});
+  const FitRows all = fit_rows(backbone_, exit, {hidden_, mlp_input_}, final_, targets_);
+  targets_.slice(1, 0, 7).fill_(kernels::kIgnoreToken);
+  const FitRows rows = fit_rows(backbone_, exit, {hidden_, mlp_input_}, final_, targets_);
+  const auto expected = [&](const at::Tensor& whole) {
+    return whole.view({2, kTokens / 2, -1}).slice(1, 7).flatten(0, 1);
+  };
+  EXPECT_TRUE(at::allclose(rows.features, expected(all.features)));
+  EXPECT_TRUE(at::allclose(rows.target, expected(all.target)));
 }
 
 TEST_F(ExitFit, ALowRankTranslatorOfFullRankIsTheFullOne) {

@@ -115,6 +115,9 @@ class GridEquality : public Grid {
     EXPECT_TRUE(clipped) << "clipping was not tested";
   }
 
+  // From here on the grids' runs differ so from the reference.
+  void change_options(const nlohmann::json& options) { common_.merge_patch(options); }
+
   void expect_same(int tensor, int pipeline, int data, const nlohmann::json& more = {}) {
     const auto name = fmt::format("t{}p{}d{}{}", tensor, pipeline, data, more.is_null() ? "" : more.dump());
     SCOPED_TRACE(name);
@@ -257,6 +260,43 @@ TEST_F(GridEquality, FitAndTeacher) {
   expect_same(1, 2, 1);
   expect_same(1, 4, 1, {{"in_flight", 1}});
   expect_same(1, 1, 2);
+  expect_same(2, 2, 2, {{"sequence", true}});
+}
+
+// What exits read is computed once by some grid, and read by any other.
+TEST_F(GridEquality, ExitInputsKeptOnDisk) {
+  use_model(test::tiny_config(),
+            {{.layer = 1, .kind = ExitKind::linear, .translator = config::TranslatorKind::full},
+             {.layer = 2, .kind = ExitKind::mlp, .head = HeadKind::own},
+             {.layer = 5, .kind = ExitKind::mlp, .translator = config::TranslatorKind::full}});
+  use_options({{"batch", {{"micro_batch", 2}, {"global_batch", 4}}}, {"exits", {{"gradient_filter", 0}}}});
+  const auto keep_in = [&](const char* cache) {
+    change_options({{"data", {{"exit_inputs", true}, {"cache", (folder_ / cache).string()}}}});
+  };
+  keep_in("kept-by-one");
+  expect_same(1, 1, 1);
+  expect_same(1, 2, 1);
+  keep_in("kept-by-four");
+  expect_same(1, 2, 2);
+  expect_same(2, 1, 1, {{"sequence", true}});
+  keep_in("kept-by-two");
+  expect_same(2, 1, 1, {{"sequence", true}});
+  expect_same(1, 1, 1);
+}
+
+TEST_F(GridEquality, ExitInputsKeptOnDiskWithFitAndTeacher) {
+  use_model(test::tiny_config(),
+            {{.layer = 1, .kind = ExitKind::linear, .translator = config::TranslatorKind::full},
+             {.layer = 5, .kind = ExitKind::mlp}});
+  use_options({{"batch", {{"micro_batch", 2}, {"global_batch", 4}}},
+               {"exits",
+                {{"gradient_filter", 0},
+                 {"init", "fit"},
+                 {"fit_tokens", 1024},
+                 {"loss", {{"cross_entropy", 0.5}, {"kl", 1}, {"hidden", 0.1}}}}}});
+  change_options({{"data", {{"exit_inputs", true}, {"cache", (folder_ / "kept").string()}}}});
+  expect_same(1, 2, 1);
+  expect_same(1, 1, 1);
   expect_same(2, 2, 2, {{"sequence", true}});
 }
 

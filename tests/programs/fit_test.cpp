@@ -77,13 +77,14 @@ TEST_F(Fit, TrainingStartsFromIt) {
 }
 
 TEST_F(Fit, LayersAreChosenByWhatTheyBring) {
-  const auto finished = attach(
-      {"--kind", "linear", "--exit-layers", "auto:2", "--fit", path("text.txt"), "--fit-tokens", "8192"},
-      "auto");
+  const auto finished = attach({"--kind", "linear", "--exit-layers", "auto:2", "--fit", path("text.txt"),
+                                "--fit-tokens", "8192", "--plot", path("auto.svg")},
+                               "auto");
   ASSERT_EQ(finished.exit_code, 0) << finished.output;
   EXPECT_THAT(finished.output, AllOf(HasSubstr("<- chosen"), HasSubstr("layers a token saved")));
   EXPECT_EQ(checkpoint::ModelFolder::open(folder_ / "auto").exits().exits.size(), 2U);
   EXPECT_FALSE(fs::exists(folder_ / "auto.everywhere"));
+  EXPECT_THAT(base::read_text_file(folder_ / "auto.svg"), HasSubstr("</svg>"));
 }
 
 TEST_F(Fit, WhatCannotBeDoneIsRefused) {
@@ -93,6 +94,8 @@ TEST_F(Fit, WhatCannotBeDoneIsRefused) {
                  "--fit is given, but no exit has init fit");
   expect_refusal(attach({"--exit-layers", "2", "--kind", "norm", "--fit", path("text.txt")}, "out"),
                  "there is nothing to fit in an exit of kind norm");
+  expect_refusal(attach({"--exit-layers", "2", "--plot", path("a.svg")}, "out"),
+                 "--plot draws how auto:N chose");
   expect_refusal(attach({"--exit-layers", "auto:2"}, "out"), "give one with --fit DATA");
   expect_refusal(attach({"--exit-layers", "auto:x", "--fit", path("text.txt")}, "out"), "expected auto:N");
   expect_refusal(attach({"--exit-layers", "auto:9", "--fit", path("text.txt")}, "out"),

@@ -80,11 +80,11 @@ TEST(Engine, GradientEqualsAutogradOverWholeLogits) {
   });
   const auto batch = source.at(0, 2);
   exits::ExitInput input;
-  model::run_layers(backbone, batch.inputs(), 2, [&](int64_t depth, const model::LayerTrace& trace) {
+  model::run_layers(backbone, batch.inputs, 2, [&](int64_t depth, const model::LayerTrace& trace) {
     if (depth == 2) input = exits::exit_input(exit.spec, trace);
   });
   const auto logits = at::linear(exit.forward(backbone, input), exit.head).flatten(0, 1);
-  const auto loss = at::nll_loss(at::log_softmax(logits, -1), batch.targets().reshape({-1}));
+  const auto loss = at::nll_loss(at::log_softmax(logits, -1), batch.targets.reshape({-1}));
   loss.backward();
 
   auto engine = make_engine(options, specs);

@@ -22,7 +22,7 @@ TEST(Evaluation, EqualsNaiveLossAndAgreement) {
   for (int64_t sample = 0; sample < 5; ++sample) {
     const auto batch = source.at(sample, 1);
     std::vector<at::Tensor> logits(3);
-    const auto last = model::run_layers(backbone, batch.inputs(), 6, [&](int64_t depth, const auto& trace) {
+    const auto last = model::run_layers(backbone, batch.inputs, 6, [&](int64_t depth, const auto& trace) {
       for (size_t i = 0; i < 2; ++i)
         if (exits[i].spec.depth() == depth)
           logits[i] = exits[i].logits(backbone,
@@ -33,7 +33,7 @@ TEST(Evaluation, EqualsNaiveLossAndAgreement) {
     for (size_t i = 0; i < 3; ++i) {
       const auto log_p = at::log_softmax(logits[i], -1);
       for (int64_t t = 0; t < 16; ++t) {
-        loss[i] -= log_p[t][batch.targets()[0][t].item<int64_t>()].item<double>() / 80;
+        loss[i] -= log_p[t][batch.targets[0][t].item<int64_t>()].item<double>() / 80;
         if (i < 2)
           agree[i] += (logits[i][t].argmax().item<int64_t>() == logits[2][t].argmax().item<int64_t>()) / 80.0;
       }

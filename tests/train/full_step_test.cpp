@@ -107,6 +107,11 @@ struct Result {
   std::vector<double> losses;
 };
 
+data::Batch batch_of(const at::Tensor& tokens) {  // [count, length + 1]
+  const int64_t length = tokens.size(1) - 1;
+  return {.inputs = tokens.narrow(1, 0, length), .targets = tokens.narrow(1, 1, length)};
+}
+
 // `micro_batches`: the tokens' rows, so many at a time.
 Result by_full_step(Model& model, const at::Tensor& tokens, const config::TuneOptions& options,
                     int64_t step = 0, int64_t micro_batches = 1) {
@@ -120,7 +125,7 @@ Result by_full_step(Model& model, const at::Tensor& tokens, const config::TuneOp
   full.begin(view, step);
   const auto parts = tokens.chunk(micro_batches);
   full.accumulate(
-      view, micro_batches, [&](int64_t i) { return data::Batch{parts[static_cast<size_t>(i)]}; }, 1.0,
+      view, micro_batches, [&](int64_t i) { return batch_of(parts[static_cast<size_t>(i)]); }, 1.0,
       micro_batches, result.losses);
   for (const auto& group : optimizer.groups())
     for (const auto& parameter : group.parameters)

@@ -75,20 +75,6 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
-// A place for what is needed on the way only: whatever is at `path` is removed at both ends of its life.
-class TemporaryFolder {
- public:
-  explicit TemporaryFolder(std::filesystem::path path);
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
-
 // Held by one process at a time; the constructor waits for it. The folder must exist. Released at the end,
 // also of a process that is killed.
 class FolderLock {

@@ -75,6 +75,9 @@ struct ExitSpec {
 
   // How many backbone layers run before this exit can be evaluated.
   int64_t depth() const { return position == ExitPosition::after ? layer : layer - 1; }
+  bool has_translator() const { return translator != TranslatorKind::none; }
+  // What a fit solves: a translator, or the down projection of an MLP.
+  bool has_linear_last_step() const { return has_translator() || kind == ExitKind::mlp; }
   bool operator==(const ExitSpec&) const = default;
 };
 

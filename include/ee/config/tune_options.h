@@ -70,6 +70,7 @@ struct DataOptions {
   std::vector<std::string> validation;  // empty: split off from train
   double validation_fraction = 0.02;
   std::string cache;  // empty: <output>.cache
+  bool exit_inputs = false;
   int64_t threads = 0;
   bool shuffle = true;
   bool operator==(const DataOptions&) const = default;
@@ -241,6 +242,9 @@ void visit(Visitor& v, DataOptions& o) {
   v(o.validation_fraction, "validation_fraction",
     "share of train's tokens that is held out when validation is empty", below_one());
   v(o.cache, "cache", "folder for tokenized data; empty: the output's name + .cache");
+  v(o.exit_inputs, "exit_inputs",
+    "keep what the exits read of each sequence in data.cache and run the backbone once for it, not in every "
+    "epoch and every run");
   v(o.threads, "threads", "threads that tokenize; 0: all cores", at_least(0));
   v(o.shuffle, "shuffle", "seeded shuffle of the sequences in each epoch");
 }
@@ -379,7 +383,9 @@ void visit(Visitor& v, EvaluationOptions& o) {
 
 template <typename Visitor>
 void visit(Visitor& v, GateOptions& o) {
-  v(o.train, "train", "at the end fit each exit's gate: will the final layer agree? One process only");
+  v(o.train, "train",
+    "at the end fit each exit's gate: will the final layer agree? The first process does it, with the "
+    "whole model on its CPU");
   v(o.tokens, "tokens", "held-out tokens that the gates are fitted on, at most", at_least(1));
 }
 

@@ -15,9 +15,12 @@
 namespace ee::data {
 
 // The cache file, little-endian:
-//   8 bytes "EETOKEN1" | u32 token[N] | zeros to a multiple of 8 | u64 bound[D + 1] | u64 D | u64 N |
+//   8 bytes "EETOKEN2" | u32 token[N] | zeros to a multiple of 8 | u64 bound[D + 1] | u64 D | u64 N |
 //   32 bytes: hex XXH3-128 of everything before
-// Document d is token[bound[d] .. bound[d + 1]).
+// Document d is token[bound[d] .. bound[d + 1]). A token's highest bit says that it belongs to a prompt: it
+// is read, but not to be learned.
+inline constexpr uint32_t kPromptBit = uint32_t{1} << 31;
+
 class Corpus {
  public:
   // Maps an existing cache file. UserError: truncated, or its checksum does not match.

@@ -21,13 +21,15 @@ std::vector<std::filesystem::path> find_text_files(const std::vector<std::string
 struct Document {
   std::string text;             // "" with tokens
   std::vector<int64_t> tokens;  // instead of text: ids that were known already
+  int64_t prompt_tokens = 0;    // so many of the tokens, at the beginning, are not to be learned
   std::string where;            // "file:line", for messages about tokens
 };
 
 // Calls `visit` with each document of `file`, in order. `.jsonl` files hold one JSON object with a string
 // "text" or an array "tokens" a line (with both, the tokens count: text cannot say everything that ids can;
-// empty lines are skipped); every other file is one document. Empty documents are left out. UserError naming
-// file and line or byte: not UTF-8, not JSON, neither "text" nor "tokens".
+// empty lines are skipped), beside "tokens" optionally "prompt_tokens"; every other file is one document.
+// Empty documents are left out. UserError naming file and line or byte: not UTF-8, not JSON, neither "text"
+// nor "tokens", more prompt tokens than tokens.
 void for_each_document(const std::filesystem::path& file, const std::function<void(Document)>& visit);
 
 // A document's ids: of text, as the tokenizer makes them, with BOS in front if it adds one; else its tokens,

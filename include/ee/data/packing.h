@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -30,9 +31,11 @@ std::vector<Segment> whole_documents(const Corpus& corpus);
 // corpus of one document can be split too. fraction in [0, 1).
 Split split_documents(const Corpus& corpus, double fraction, uint64_t seed);
 
+inline constexpr int64_t kNoTarget = -100;  // kernels::kIgnoreToken
+
 // Segments joined to one stream, a separator token behind each, cut into windows of sequence_length + 1
 // tokens. A window starts with the last token of the one before it, so every token of the stream but the
-// first is predicted exactly once; a rest that does not fill a window is left out.
+// first is predicted exactly once (unless it is a prompt's); a rest that does not fill a window is left out.
 class PackedSequences {
  public:
   PackedSequences(std::shared_ptr<const Corpus> corpus, std::vector<Segment> segments,
@@ -42,10 +45,14 @@ class PackedSequences {
   int64_t sequence_length() const { return sequence_length_; }
   int64_t tokens() const { return stream_tokens_; }  // separators included
   int64_t documents() const { return static_cast<int64_t>(segments_.size()); }
+  std::string fingerprint() const;  // of all windows
 
-  void copy(int64_t index, std::span<int64_t> window) const;  // window: sequence_length + 1 tokens
+  // Window `index`: sequence_length tokens, and the one behind each; kNoTarget where that is a prompt's.
+  void copy(int64_t index, std::span<int64_t> inputs, std::span<int64_t> targets) const;
 
  private:
+  std::vector<uint32_t> window(int64_t index) const;  // sequence_length + 1 tokens of the corpus
+
   std::shared_ptr<const Corpus> corpus_;
   std::vector<Segment> segments_;
   std::vector<int64_t> starts_;  // of each segment in the stream
@@ -69,9 +76,9 @@ class Permutation {
 uint64_t mix_seed(uint64_t seed, uint64_t salt);
 
 struct Batch {
-  at::Tensor tokens;           // [count, sequence_length + 1], i64
-  at::Tensor inputs() const;   // [count, sequence_length], i64: a view
-  at::Tensor targets() const;  // [count, sequence_length], i64: a view
+  at::Tensor inputs;                    // [count, sequence_length], i64
+  at::Tensor targets;                   // [count, sequence_length], i64: the token behind each, or kNoTarget
+  std::vector<int64_t> sequences = {};  // which windows these are
 };
 
 // The endless sequence of training samples: epoch after epoch, each in its own order. The number of samples
@@ -84,6 +91,7 @@ class BatchSource {
   const PackedSequences& sequences() const { return sequences_; }
   int64_t sequence_index(int64_t sample) const;  // which window sample `sample` is
   Batch at(int64_t sample, int64_t count) const;
+  Batch of(std::vector<int64_t> sequences) const;  // windows by their index
 
  private:
   PackedSequences sequences_;

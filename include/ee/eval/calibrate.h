@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "ee/eval/evaluate.h"
 #include "ee/eval/quality.h"
 #include "ee/infer/model.h"
 
@@ -15,7 +16,6 @@ struct CalibrationOptions {
   std::vector<double> agreements = {0.95};  // each in (0, 1)
   double confidence = 0.95;                 // in (0, 1)
   bool gates = false;                       // fit gates, and levels of both policies
-  bool temperatures = true;                 // fit them; otherwise they stay
 };
 
 struct ExitCalibration {
@@ -45,16 +45,16 @@ using Progress = std::function<void(int64_t done, int64_t of)>;  // sequences
 // on the third. They should be drawn at random from the text. UserError: agreements or confidence out of
 // range, fewer sequences than kFewestForCalibration.
 inline constexpr size_t kFewestForCalibration = 2 * kFewestSequences;
-Calibration calibrate(infer::Model& model, const std::vector<std::vector<int64_t>>& sequences,
-                      const CalibrationOptions& options, const Progress& progress = {});
+Calibration calibrate(infer::Model& model, const Sequences& sequences, const CalibrationOptions& options,
+                      const Progress& progress = {});
 
 // Fits gates only, on all of the sequences.
-void fit_gates(infer::Model& model, const std::vector<std::vector<int64_t>>& sequences);
+void fit_gates(infer::Model& model, const Sequences& sequences);
 
 // What a calibrated model does on other text: nothing is fitted, all sequences are the test part. The bounds
 // are those of this text.
 Calibration measure(const infer::Model& model, const std::vector<config::QualityLevel>& levels,
-                    const std::vector<std::vector<int64_t>>& sequences, const Progress& progress = {});
+                    const Sequences& sequences, const Progress& progress = {});
 
 std::string to_table(const Calibration& calibration);
 

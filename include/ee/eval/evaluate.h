@@ -35,23 +35,42 @@ struct Evaluation {
   ExitResult final;
 };
 
-// `sequences`: each of at least two tokens, all equally long, inside the vocabulary. Every token but the
-// first of a sequence is predicted. `progress` is called with the number of sequences done.
-Evaluation evaluate(const infer::Model& model, const std::vector<std::vector<int64_t>>& sequences,
+// A window of text. Predictions of what is a prompt's are not looked at.
+struct Sequence {
+  std::vector<int64_t> tokens;   // inside the vocabulary
+  std::vector<int64_t> targets;  // the token behind each, or kernels::kIgnoreToken; at least one is a token
+  bool operator==(const Sequence&) const = default;
+};
+using Sequences = std::vector<Sequence>;  // all equally long, at least one token
+
+// `progress` is called with the number of sequences done.
+Evaluation evaluate(const infer::Model& model, const Sequences& sequences,
                     const std::function<void(int64_t done)>& progress = {});
 
 struct EvalData {
   std::filesystem::path path;     // a text file, a .jsonl file or a folder of both
   int64_t sequences = 32;         // at most so many are taken from the beginning
-  int64_t sequence_length = 512;  // predictions a sequence
+  int64_t sequence_length = 512;  // tokens a sequence
 };
 
-// Documents tokenized (data::document_tokens), joined with an end-of-text token
-// behind each, and cut into windows of sequence_length + 1 tokens that overlap by one; the rest is left out.
-// UserError: as data::find_text_files and for_each_document say; not enough text for one window;
-// sequence_length beyond the model's positions.
-std::vector<std::vector<int64_t>> read_sequences(const EvalData& data, const config::ModelConfig& config,
-                                                 const tokenizer::Tokenizer& tokenizer);
+// Documents tokenized (data::document_tokens), joined with an end-of-text token behind each, and cut into
+// windows of sequence_length tokens and the one behind; the rest is left out, and so are windows in which
+// everything is a prompt. UserError: as data::find_text_files and for_each_document say; not enough text for
+// one window; sequence_length beyond the model's positions.
+Sequences read_sequences(const EvalData& data, const config::ModelConfig& config,
+                         const tokenizer::Tokenizer& tokenizer);
+
+struct DrawData {
+  std::vector<std::string> paths;  // each as EvalData's
+  int64_t sequences = 128;         // at most so many
+  int64_t sequence_length = 256;
+  uint64_t seed = 1234;
+};
+
+// read_sequences() of all of the text, of which some are drawn: the same ones for the same seed on every
+// machine. Neighbours in a text resemble each other, so they come from all of it and in random order.
+Sequences draw_sequences(const DrawData& data, const config::ModelConfig& config,
+                         const tokenizer::Tokenizer& tokenizer);
 
 // {"tokens":N,"exits":[{"layer":10,"loss":..,"perplexity":..,"agreement":..,"thresholds":{"0.9":{"share":..,
 // "agreement":..}}}],"final":{...}} on one line; an agreement of no tokens is null.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "ee/eval/evaluate.h"
 #include "ee/eval/quality.h"
 #include "ee/infer/model.h"
 
@@ -40,10 +41,10 @@ struct Placement {
 Placement place_exits(const ScoreTable& map, const ScoreTable& test, const PlacementOptions& options);
 
 // Of a model with an exit at every candidate layer, on sequences drawn at random from a text.
-Placement place_exits(const infer::Model& model, const std::vector<std::vector<int64_t>>& sequences,
-                      const PlacementOptions& options,
+Placement place_exits(const infer::Model& model, const Sequences& sequences, const PlacementOptions& options,
                       const std::function<void(int64_t done)>& progress = {});
 
 std::string to_table(const Placement& placement, const PlacementOptions& options);
+std::string to_svg(const Placement& placement, const PlacementOptions& options);
 
 }  // namespace ee::eval

@@ -19,13 +19,16 @@ struct ExitScores {
 };
 
 struct ScoreTable {
-  int64_t sequences = 0, length = 0;   // tokens of each
+  std::vector<int64_t> tokens = {};    // of each sequence
   std::vector<ExitScores> exits = {};  // ascending by layer
 };
 
 // What given rules do to the tokens of a table.
 struct Outcome {
-  std::vector<double> risks = {};        // of each sequence: share of its tokens that leave and disagree
+  // Of each sequence. If all are equally long: the share of its tokens that leave and disagree. Otherwise
+  // numbers whose mean is that share of all tokens, and whose spread is that of this ratio of two sums:
+  // R + (wrong_s - R tokens_s) / mean(tokens), with R the share (Cochran, Sampling Techniques, section 6.3).
+  std::vector<double> risks = {};
   std::vector<double> leave = {};        // of each exit: share of all tokens that leave there
   std::vector<double> leave_agree = {};  // and, of all tokens, that leave there and agree
   double heads = 0.0;                    // exits' output embeddings evaluated per token

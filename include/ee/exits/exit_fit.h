@@ -20,20 +20,18 @@ struct FitRows {
   at::Tensor target;    // [rows, hidden]
 };
 
-// Whether the exit has a linear last step: a translator, or an MLP's down projection.
-bool can_fit(const config::ExitSpec& spec);
-// Whether the regression has an intercept: then the translator's bias is it.
-bool fits_intercept(const config::ExitSpec& spec);
-// The residual stream for a translator, the SwiGLU activations for an mlp exit, or both in this order.
+// The regression of an exit has the intercept that a translator's bias is. Its features: the residual stream
+// for a translator, the SwiGLU activations for an mlp exit, or both in this order.
 int64_t fit_features(const config::ModelConfig& config, const config::ExitSpec& spec);
 
 // final_hidden [batch, seq, hidden], all tokens: the stream behind the model's last layer, in front of its
 // norm. Target: what the exit's norm should see, the final hidden state at unit root mean square (or behind
-// the final norm for an exit without a norm). An mlp exit without a translator can only add to the stream as
-// it is: there each token is weighted so that the same error is measured. Tensor ranks share the tokens: each
-// gets its part of the rows with all features, so sums over ranks are sums over tokens.
+// the final norm for an exit without a norm). Tokens without a target in `targets` [batch, seq] are left out.
+// An mlp exit without a translator can only add to the stream as it is: there each token is weighted so that
+// the same error is measured. Tensor ranks share the tokens: each gets its part of the rows with all
+// features, so sums over ranks are sums over tokens.
 FitRows fit_rows(const model::Backbone& backbone, const ExitHead& exit, const ExitInput& input,
-                 const at::Tensor& final_hidden);
+                 const at::Tensor& final_hidden, const at::Tensor& targets);
 
 // Whether fitted_tensors() has the tensor whose name ends so.
 bool is_fitted(const config::ExitSpec& spec, const std::string& part);

@@ -45,6 +45,9 @@ struct ExitHead {
   at::Tensor forward(const model::Backbone& backbone, const ExitInput& input,
                      model::LayerCache* cache = nullptr) const;
 
+  // What the translator reads: the residual stream of the input, behind its layer for kind layer.
+  at::Tensor stream(const model::Backbone& backbone, const ExitInput& input,
+                    model::LayerCache* cache = nullptr) const;
   // forward() without the norm.
   at::Tensor unnormalized(const model::Backbone& backbone, const ExitInput& input,
                           model::LayerCache* cache = nullptr) const;

@@ -12,15 +12,15 @@ namespace ee::exits {
 struct NormalSums {
   at::Tensor features;  // x x^T, [features, features]
   at::Tensor cross;     // x y^T, [features, outputs]
-  at::Tensor mean_x;    // x, [features]
-  at::Tensor mean_y;    // y, [outputs]
+  at::Tensor sum_x;     // x, [features]
+  at::Tensor sum_y;     // y, [outputs]
   at::Tensor moments;   // number of samples and |y|^2, [2]
 
   static NormalSums zeros(int64_t features, int64_t outputs, at::Device device);
   // x [n, features], y [n, outputs] f32. Products of a block are f32 (n of some thousand at most), their sums
   // f64: the error is that of one block, however many there are.
   void add(const at::Tensor& x, const at::Tensor& y);
-  std::array<at::Tensor, 5> tensors() const { return {features, cross, mean_x, mean_y, moments}; }
+  std::array<at::Tensor, 5> tensors() const { return {features, cross, sum_x, sum_y, moments}; }
   NormalSums operator+(const NormalSums& other) const;
 };
 

@@ -40,6 +40,11 @@ void visit_layer(const config::ModelConfig& config, const std::string& prefix, L
 void visit_mlp(const config::ModelConfig& config, const std::string& prefix, MlpWeights& weights,
                const TensorVisitor& visit);
 
+// The same weights in `dtype`: a branch's masters are f32 while activations may be bf16. The cast is recorded
+// by autograd, so gradients arrive at the masters in f32.
+LayerWeights in_dtype(const config::ModelConfig& config, LayerWeights weights, at::ScalarType dtype);
+MlpWeights in_dtype(const config::ModelConfig& config, MlpWeights weights, at::ScalarType dtype);
+
 // Which ends of the model a rank needs. A tied head is the embedding: either need brings it.
 struct BackboneEnds {
   bool embedding = true, head = true;

@@ -42,6 +42,7 @@ class TensorRanks {
 
   // The same two without autograd, for gradients that are computed by hand.
   at::Tensor gather_tokens(const at::Tensor& x) const;  // stream -> [batch, seq, hidden]
+  at::Tensor own_tokens(const at::Tensor& x) const;     // and back: a view
   at::Tensor sum(const at::Tensor& partial) const;      // [batch, seq, hidden] parts -> the stream
 
   // The sum of all ranks' tensors on each of them, whatever their shape.
@@ -52,11 +53,24 @@ class TensorRanks {
   at::Tensor gather_columns(const at::Tensor& x, Split split, int64_t whole) const;
   at::Tensor gather_vocabulary(const at::Tensor& logits, int64_t vocabulary) const;
 
+  // Of a vocabulary-split matrix [this rank's part, width]: the rows of ids [...] of the whole vocabulary,
+  // [..., width], zeros where they are another rank's. Parts of a sum.
+  at::Tensor vocabulary_rows(const at::Tensor& matrix, const at::Tensor& ids, int64_t vocabulary) const;
+  // The way back: adds values [n, width] to the rows of ids [n] that are here.
+  void add_to_vocabulary_rows(const at::Tensor& matrix, const at::Tensor& ids, const at::Tensor& values,
+                              int64_t vocabulary) const;
+
   // Where the rows of a vocabulary-split matrix lie, and how ranks exchange per-token statistics. Nothing for
   // one rank.
   std::optional<kernels::VocabularyPart> vocabulary_part(int64_t vocabulary) const;
 
  private:
+  struct OwnRows {
+    at::Tensor row;   // like ids; 0 where it is another rank's
+    at::Tensor here;  // bool
+  };
+  OwnRows own_rows(const at::Tensor& ids, int64_t vocabulary) const;
+
   std::optional<comm::Group> group_;  // only when there is more than one rank
   bool sequence_ = false;
 };

@@ -20,6 +20,7 @@
 
 namespace ee::train {
 
+class ExitInputs;
 class FullStep;
 
 struct StepResult {  // with mode all one entry more: the final layer's loss, the norm of the backbone's
@@ -62,6 +63,9 @@ class Engine {
   void masters_changed();
   const parallel::Ranks* ranks() const { return ranks_; }
   parallel::StageLink* link() { return link_.get(); }  // null in a single process
+  // From now on steps take the exits' inputs from there (src/train/exit_inputs.h); not with mode all.
+  void use(std::unique_ptr<const ExitInputs> stored);
+  const ExitInputs* exit_inputs() const { return exit_inputs_.get(); }
 
  private:
   int64_t data_rank() const { return ranks_ ? ranks_->data.rank() : 0; }
@@ -79,7 +83,8 @@ class Engine {
   config::TuneOptions options_;
   const parallel::Ranks* ranks_;
   std::unique_ptr<parallel::StageLink> link_;
-  std::unique_ptr<FullStep> full_;  // null: the backbone is frozen
+  std::unique_ptr<FullStep> full_;                 // null: the backbone is frozen
+  std::unique_ptr<const ExitInputs> exit_inputs_;  // null: the backbone runs
   optim::Optimizer optimizer_;
   optim::LearningRate learning_rate_;
   int64_t steps_;

@@ -30,6 +30,9 @@ struct Fit {
 void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSource& source,
                int64_t micro_batch);
 
+// The samples of `source`, from its beginning, that fit_exits() looks at.
+int64_t fit_samples(const data::BatchSource& source, int64_t tokens, int64_t micro_batch);
+
 // By all ranks of a run together, on about `tokens` tokens of `source` (fewer if there are not so many), in
 // order from its beginning. Fills the exits of engine.exits() in place; sums over all ranks of a stage go to
 // its first one, which solves and tells the others. Each rank gets the result, and waits for it. Memory of

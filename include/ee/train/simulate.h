@@ -18,7 +18,7 @@ struct MeasuredTimes {
 
 // Runs one micro-batch of the training text through the model, layer by layer: each is read when its turn
 // comes, so the memory is one layer's and one exit's whatever the model's size. The fastest of a few
-// repetitions. UserError with train.mode all.
+// repetitions. UserError with train.mode all, or a loss that has a teacher.
 MeasuredTimes measure_times(const Job& job);
 
 // Efficiency, tokens/s and a timeline of job.grid with streaming and with a flush after each step.

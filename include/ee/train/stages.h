@@ -37,6 +37,8 @@ struct Flops {
   // Forward and backward of one exit. Nothing flows into its input, and the loss's filtered backward pass is
   // a sparse gather that does not count.
   double exit(const config::ExitSpec& spec, double gradient_filter) const;
+  // The final layer's distribution, once for all exits that learn from it.
+  double teacher(const config::LossOptions& loss) const { return loss.kl > 0 ? head() : 0; }
   // One decoder layer in a run: forward only, or with mode all both ways.
   double trained_layer(const config::TrainOptions& train) const {
     return layer() * (!train.backbone() ? 1 : train.recompute ? 4 : 3);
