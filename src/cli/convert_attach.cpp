@@ -10,6 +10,7 @@
 #include "ee/checkpoint/attach.h"
 #include "ee/checkpoint/model_folder.h"
 #include "ee/train/attach_fitted.h"
+#include "infer_model.h"
 
 namespace ee::cli {
 using base::UserError;
@@ -23,6 +24,7 @@ struct AttachArguments {
   std::optional<double> weight, temperature;
   std::optional<int64_t> translator_rank;
   std::vector<std::string> fit;
+  std::optional<std::string> fit_precision;
   int64_t fit_tokens = train::FitText{}.tokens;
   double agreement = PlaceRequest{}.agreement;
   std::string plot;
@@ -54,6 +56,10 @@ struct AttachArguments {
                "for auto:N, the wanted share of tokens that are the final layer's")
         .value("plot", "FILE.svg", plot, "for auto:N, a drawing of what an exit behind each layer brings")
         .value("fit-tokens", "N", fit_tokens, "tokens of it")
+        .value(
+            "fit-precision", "stored|f32|bf16", fit_precision,
+            "dtype that the model runs in for it (default: bf16 on a CPU with instructions for it, otherwise "
+            "stored)")
         .value("weight", "W", weight, "of each exit's loss (default: 1)")
         .value("temperature", "T", temperature, "divides each exit's logits (default: 1)")
         .value("seed", "N", seed, "of random weights")
@@ -77,7 +83,11 @@ void check_one_form(const AttachArguments& a) {
         *a.exits);
 }
 
-train::FitText fit_text(const AttachArguments& a) { return {.paths = a.fit, .tokens = a.fit_tokens}; }
+train::FitText fit_text(const AttachArguments& a) {
+  train::FitText text{.paths = a.fit, .tokens = a.fit_tokens};
+  if (a.fit_precision) text.precision = parse_precision(*a.fit_precision, "--fit-precision");
+  return text;
+}
 
 // N of "auto:N".
 std::optional<int64_t> automatic_count(const std::string& layers) {

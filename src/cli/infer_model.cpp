@@ -15,10 +15,10 @@ constexpr int64_t kMostThreads = 1024;
 
 }  // namespace
 
-config::Precision parse_precision(const std::string& text) {
+config::Precision parse_precision(const std::string& text, std::string_view option) {
   const std::optional<config::Precision> precision = config::value_of<config::Precision>(text);
   if (!precision) {
-    throw base::UserError("option --precision: expected stored, f32 or bf16, got '{}'", text);
+    throw base::UserError("option {}: expected stored, f32 or bf16, got '{}'", option, text);
   }
   return *precision;
 }

@@ -8,7 +8,8 @@
 
 namespace ee::cli {
 
-config::Precision parse_precision(const std::string& text);  // UserError: an unknown one
+config::Precision parse_precision(const std::string& text,
+                                  std::string_view option = "--precision");  // UserError: an unknown one
 // Threads that compute; 0: the share of each of `processes` on this machine. UserError: out of range.
 void set_threads(int64_t threads, int64_t processes = 1);
 

@@ -4,6 +4,7 @@
 #include <ATen/ops/diag.h>
 #include <ATen/ops/linalg_eigh.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 
@@ -55,6 +56,13 @@ LowRank truncate(const at::Tensor& weight, const at::Tensor& variance, int64_t r
 
 int64_t fit_features(const config::ModelConfig& config, const config::ExitSpec& spec) {
   return (spec.has_translator() ? config.hidden_size : 0) + (is_mlp(spec) ? config.intermediate_size : 0);
+}
+
+at::Tensor fit_penalty(const config::ModelConfig& config, const config::ExitSpec& spec) {
+  constexpr double kActivations = 8;
+  at::Tensor penalty = at::ones({fit_features(config, spec)}, at::kDouble);
+  if (spec.has_translator()) penalty.slice(0, config.hidden_size).fill_(kActivations);
+  return penalty;
 }
 
 FitRows fit_rows(const model::Backbone& backbone, const ExitHead& exit, const ExitInput& input,

@@ -14,11 +14,21 @@ namespace fs = std::filesystem;
 
 namespace {
 
+bool cpu_computes_in_bf16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return false;
+#endif
+}
+
 // A run of no steps.
 Job fit_job(const fs::path& folder, const fs::path& cache, const checkpoint::AttachOptions& options,
             const FitText& text) {
   config::TuneOptions tune;
   tune.model.path = folder.string();
+  tune.model.precision =
+      text.precision.value_or(cpu_computes_in_bf16() ? config::Precision::bf16 : config::Precision::stored);
   tune.output = options.output.string();
   tune.data.train = text.paths;
   tune.data.validation_fraction = 0;

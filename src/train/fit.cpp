@@ -80,7 +80,8 @@ ExitFit solve(Engine& engine, exits::ExitHead& exit, const ExitSums& sums) {
       for (const at::Tensor& sum : part->tensors()) sum_to_first(ranks->stage, sum);
   exits::RidgeSolution solution;
   if (!ranks || ranks->stage.rank() == 0)
-    solution = exits::solve_ridge(sums.train, sums.held_out, exit.spec.has_translator());
+    solution = exits::solve_ridge(sums.train, sums.held_out, exit.spec.has_translator(),
+                                  exits::fit_penalty(engine.backbone().config, exit.spec));
   apply(engine, exit, solution);
   return {.layer = exit.spec.layer,
           .strength = solution.strength,

@@ -39,14 +39,14 @@ struct Samples {
   }
 };
 
-double relative(const at::Tensor& got, const at::Tensor& expected) {
+double relative_error(const at::Tensor& got, const at::Tensor& expected) {
   return got.sub(expected).norm().item<double>() / expected.norm().item<double>();
 }
 
 TEST(Ridge, FindsTheMapBehindNoiselessSamples) {
   const Samples samples(2000, 12, 5, 0.0);
   const auto solution = solve_ridge(samples.sums(0, 1500, 128), samples.sums(1500, 2000, 128), true);
-  EXPECT_LT(relative(solution.weight, samples.weight), 1e-4);
+  EXPECT_LT(relative_error(solution.weight, samples.weight), 1e-4);
   EXPECT_LT(solution.bias.sub(samples.bias).abs().max().item<double>(), 1e-3);
   EXPECT_LT(solution.unexplained, 1e-6);
   EXPECT_EQ(solution.strength, 1e-7);
@@ -61,8 +61,29 @@ TEST(Ridge, EqualsLeastSquaresWithPenaltyRows) {
   const at::Tensor penalty = at::diag(centered.square().sum(0).mul(solution.strength).sqrt());
   const auto naive = std::get<0>(
       at::linalg_lstsq(at::cat({centered, penalty}), at::cat({target, at::zeros({8, 3}, at::kDouble)})));
-  EXPECT_LT(relative(solution.weight, naive.t()), 1e-5);
-  EXPECT_LT(relative(solution.bias, y.mean(0).sub(at::mv(naive.t(), x.mean(0)))), 1e-4);
+  EXPECT_LT(relative_error(solution.weight, naive.t()), 1e-5);
+  EXPECT_LT(relative_error(solution.bias, y.mean(0).sub(at::mv(naive.t(), x.mean(0)))), 1e-4);
+}
+
+// The same, with features that are penalized unequally.
+TEST(Ridge, PenaltiesOfFeaturesAreRowsOfTheirOwn) {
+  const Samples samples(400, 8, 3, 5.0);
+  const at::Tensor relative = at::logspace(-1, 2, 8, 10.0, at::kDouble);
+  const auto solution = solve_ridge(samples.sums(0, 300, 64), samples.sums(300, 400, 64), true, relative);
+  const at::Tensor x = samples.x.to(at::kDouble), y = samples.y.to(at::kDouble);
+  const at::Tensor centered = x.sub(x.mean(0)), target = y.sub(y.mean(0));
+  const at::Tensor penalty = at::diag(centered.square().sum(0).mul(solution.strength).mul(relative).sqrt());
+  const auto naive = std::get<0>(
+      at::linalg_lstsq(at::cat({centered, penalty}), at::cat({target, at::zeros({8, 3}, at::kDouble)})));
+  EXPECT_LT(relative_error(solution.weight, naive.t()), 1e-5);
+}
+
+// More features than a block of the products has columns.
+TEST(Ridge, ProductsOfManyFeaturesAreWhole) {
+  const Samples samples(2000, 600, 2, 0.0);
+  const auto sums = samples.sums(0, 2000, 700);
+  const at::Tensor x = samples.x.to(at::kDouble);
+  EXPECT_LT(relative_error(sums.features.triu(), at::mm(x.t(), x).triu()), 1e-6);
 }
 
 TEST(Ridge, UnexplainedIsTheHeldOutErrorOverItsVariance) {
@@ -93,7 +114,7 @@ TEST(Ridge, SumsOfPartsAreTheSumOfAll) {
   const Samples samples(256, 7, 3, 1.0);
   const auto parts = samples.sums(0, 100, 50) + samples.sums(100, 256, 50), whole = samples.sums(0, 256, 256);
   for (size_t i = 0; i < parts.tensors().size(); ++i)
-    EXPECT_LT(relative(parts.tensors()[i], whole.tensors()[i]), 1e-6) << i;
+    EXPECT_LT(relative_error(parts.tensors()[i], whole.tensors()[i]), 1e-6) << i;
 }
 
 TEST(Ridge, ConditionIsThatOfTheScaledEquations) {

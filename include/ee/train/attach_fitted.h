@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,9 @@ namespace ee::train {
 struct FitText {
   std::vector<std::string> paths;  // as data.train
   int64_t tokens = 50000;
+  // The model runs in this dtype meanwhile. None: bf16 on a CPU with instructions for it, which takes half of
+  // the time; otherwise as stored. Exits are solved in f64 and stored as if nothing had been said.
+  std::optional<config::Precision> precision = {};
 };
 
 // attach_exits(), then the exits with init fit are fitted on the text by fit_exits(), in a single process
