@@ -35,9 +35,9 @@ find "$text" -type f -size +2k | LC_ALL=C sort | awk '{print (NR % 40 ? "train" 
     cp "$file" "$demo/$part/$(realpath --relative-to="$text" "$file" | tr / _)"
   done
 
-say "1. attach exits after layers 10, 16 and 22, solved on 32 k tokens"
+say "1. attach exits after layers 10, 16 and 22, solved on 48 k tokens"
 show ee-convert attach --model "$(smollm2_gguf)" --exit-layers 10,16,22 --kind mlp --translator full --fit "$demo/train" \
-  --fit-tokens 32768 --output "$demo/exits"
+  --fit-tokens 49152 --output "$demo/exits"
 show ee-convert inspect "$demo/exits"
 
 say "2. tune them: measure the speed, then as many steps as fit into $minutes minutes"

@@ -4,8 +4,9 @@ fitted ones, alone and trained further, on documentation and on the model's own 
 
     scripts/setup.sh && scripts/quality_report.py [--scale 1.0] [--only NAME,...]
 
-About 50 minutes on 2 quiet cores; --scale 0.1 trains a tenth as long. Writes build/quality/report.md, results.json and
-agreement.svg. Everything is what the programs print or log; seconds are of ee-convert and ee-tune, start-up included."""
+About 35 minutes on 2 quiet cores; --scale 0.1 trains a tenth as long. Writes build/quality/report.md, results.json,
+agreement-over-seconds.svg and agreement-over-tokens.svg. Everything is what the programs print or log; seconds are of
+ee-convert and ee-tune, start-up included."""
 import argparse
 import json
 import pathlib
@@ -124,30 +125,34 @@ def table(results, kind):
     return "\n".join(lines)
 
 
-def plot(results):
-    """Agreement over seconds, one panel an exit; no library, any browser shows it."""
+def plot(results, over):
+    """Agreement over seconds or tokens, one panel an exit and kind of text; no library, any browser shows it."""
     width, height, margin = 330, 260, 50
-    longest = max(row["seconds"] for row in results) * 1.05 + 1
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{3 * width}" height="{height + 22 * len(results)}" '
+    kinds = (("docs", "documentation"), ("chat", "own answers"))
+    longest = max(row[over] for row in results) * 1.05 + 1
+    tick = 10 ** (len(str(int(longest))) - 1) / (1 if longest / 10 ** (len(str(int(longest))) - 1) > 3 else 4)
+    legend = height * len(kinds) + 10
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{3 * width}" height="{legend + 22 * len(results)}" '
              'font-family="sans-serif" font-size="11"><rect width="100%" height="100%" fill="white"/>']
     color = lambda i: f"hsl({i * 360 // len(results)},70%,40%)"
-    for panel, layer in enumerate(layers):
-        left, bottom = panel * width + margin, height - 40
-        x = lambda s: left + s / longest * (width - margin - 15)
-        y = lambda a: bottom - a / 0.7 * (bottom - 25)
-        parts.append(f'<text x="{left}" y="15">exit {layer}: agreement over seconds (documentation)</text>')
-        for a in (0, 0.2, 0.4, 0.6):
-            parts.append(f'<line x1="{left}" x2="{panel * width + width - 10}" y1="{y(a)}" y2="{y(a)}" stroke="#ddd"/>'
-                         f'<text x="{left - 28}" y="{y(a) + 4}">{a}</text>')
-        for s in range(0, int(longest), 200):
-            parts.append(f'<text x="{x(s)}" y="{bottom + 15}">{s}</text>')
-        for i, row in enumerate(results):
-            parts.append(f'<circle cx="{x(row["seconds"]):.1f}" cy="{y(row["docs"]["exits"][panel]["agreement"]):.1f}" r="5" '
-                         f'fill="{color(i)}"/>')
+    for line, (kind, title) in enumerate(kinds):
+        for panel, layer in enumerate(layers):
+            left, top, bottom = panel * width + margin, line * height, (line + 1) * height - 40
+            x = lambda s: left + s / longest * (width - margin - 15)
+            y = lambda a: bottom - a / 0.7 * (height - 65)
+            parts.append(f'<text x="{left}" y="{top + 15}">exit {layer}: agreement over {over} ({title})</text>')
+            for a in (0, 0.2, 0.4, 0.6):
+                parts.append(f'<line x1="{left}" x2="{panel * width + width - 10}" y1="{y(a)}" y2="{y(a)}" stroke="#ddd"/>'
+                             f'<text x="{left - 28}" y="{y(a) + 4}">{a}</text>')
+            for step in range(int(longest / tick) + 1):
+                parts.append(f'<text x="{x(step * tick):.1f}" y="{bottom + 15}" text-anchor="middle">{step * tick:.0f}</text>')
+            for i, row in enumerate(results):
+                parts.append(f'<circle cx="{x(row[over]):.1f}" cy="{y(row[kind]["exits"][panel]["agreement"]):.1f}" r="5" '
+                             f'fill="{color(i)}"><title>{row["name"]}</title></circle>')
     for i, row in enumerate(results):
-        parts.append(f'<circle cx="60" cy="{height + 22 * i}" r="5" fill="{color(i)}"/>'
-                     f'<text x="72" y="{height + 22 * i + 4}">{row["name"]}</text>')
-    (work / "agreement.svg").write_text("\n".join(parts) + "</svg>\n")
+        parts.append(f'<circle cx="60" cy="{legend + 22 * i}" r="5" fill="{color(i)}"/>'
+                     f'<text x="72" y="{legend + 22 * i + 4}">{row["name"]}</text>')
+    (work / f"agreement-over-{over}.svg").write_text("\n".join(parts) + "</svg>\n")
 
 
 def main():
@@ -174,7 +179,8 @@ def main():
         (work / "results.json").write_text(json.dumps(results, indent=1))
     report = "\n".join(table(results, kind) for kind in ("docs", "chat"))
     (work / "report.md").write_text(report + "\n")
-    plot(results)
+    for over in ("seconds", "tokens"):
+        plot(results, over)
     print(report)
 
 

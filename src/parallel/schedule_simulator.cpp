@@ -27,6 +27,17 @@ struct Stage {
     busy += seconds;
     spans.push_back(span);
   }
+  void visit_exits(SimulatedSpan span, int64_t micro_batch, double not_before) {
+    now = std::max(now, not_before);
+    span.work = Work::exits;
+    span.micro_batch = micro_batch;
+    if (times->exits > 0) work(span, times->exits);
+  }
+  void update(SimulatedSpan span, int64_t micro_batch) {
+    span.work = Work::optimizer;
+    span.micro_batch = micro_batch;
+    if (times->optimizer > 0) work(span, times->optimizer);
+  }
 };
 
 }  // namespace
@@ -42,6 +53,7 @@ Simulation simulate(const std::vector<StageTimes>& times, const SimulationOption
   // arrival[s][i]: when micro-batch i is at stage s. Stages are simulated micro-batch by micro-batch; a stage
   // depends on earlier ones for the same micro-batch and on the next one only for micro-batches `in_flight`
   // before.
+  std::vector<double> taught_at;  // when the last stage has sent back what exits learn from
   std::vector arrival(static_cast<size_t>(count), std::vector<double>(static_cast<size_t>(total), 0.0));
   for (int64_t i = 0; i < total; ++i) {
     const int64_t step = i / options.micro_batches, micro_batch = i % options.micro_batches;
@@ -61,11 +73,20 @@ Simulation simulate(const std::vector<StageTimes>& times, const SimulationOption
           stage.now = std::max(stage.now, stages[s + 1].forward_begin[i - options.in_flight]);
         arrival[s + 1][i] = stage.now + stage.times->send;
       }
-      span.work = Work::exits;
-      if (stage.times->exits > 0) stage.work(span, stage.times->exits);
-      span.work = Work::optimizer;
-      if (micro_batch + 1 == options.micro_batches && stage.times->optimizer > 0)
-        stage.work(span, stage.times->optimizer);
+      // Learning from the last stage, exits are behind by the stages that are in between.
+      const int64_t visited = options.taught ? i - (count - 1 - s) : i;
+      if (s + 1 == count) taught_at.push_back(stage.now);
+      if (visited >= step * options.micro_batches)
+        stage.visit_exits(span, visited - step * options.micro_batches,
+                          options.taught ? taught_at[visited] : 0);
+    }
+    if (micro_batch + 1 < options.micro_batches) continue;
+    for (int64_t s = 0; s < count; ++s) {
+      SimulatedSpan span{.stage = s, .step = step};
+      const int64_t waiting = options.taught ? std::min(count - 1 - s, options.micro_batches) : 0;
+      for (int64_t visited = i + 1 - waiting; visited <= i; ++visited)
+        stages[s].visit_exits(span, visited - step * options.micro_batches, taught_at[visited]);
+      stages[s].update(span, micro_batch);
     }
   }
 

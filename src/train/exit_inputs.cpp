@@ -9,6 +9,7 @@
 
 #include "ee/base/error.h"
 #include "ee/base/hash.h"
+#include "ee/base/text.h"
 #include "ee/train/fit.h"
 #include "teacher_walk.h"
 
@@ -62,11 +63,15 @@ double exit_input_bytes(const Job& job) {
 }
 
 ExitInputs::ExitInputs(const Job& job)
-    : source_(job.training), specs_(job.exits), keeps_final_(keeps_final(job)) {
+    : folder_(job.options.data.cache),
+      record_bytes_(static_cast<double>(record_bytes(job))),
+      source_(job.training),
+      specs_(job.exits),
+      keeps_final_(keeps_final(job)) {
   const std::string hash = content_hash(job);
   const auto open = [&](const std::string& what) {
-    files_.emplace_back(fs::path(job.options.data.cache) / fmt::format("{}.{}.states", hash, what),
-                        source_.sequences().size(), record_bytes(job));
+    files_.emplace_back(folder_ / fmt::format("{}.{}.states", hash, what), source_.sequences().size(),
+                        record_bytes(job));
   };
   for (const auto& spec : specs_)
     open(fmt::format("{}-{}", reads_post_attention(spec) ? "post-attention" : "output", spec.depth()));
@@ -75,7 +80,7 @@ ExitInputs::ExitInputs(const Job& job)
 
 bool ExitInputs::fill(const StageView& view, const parallel::Ranks* ranks,
                       const std::vector<int64_t>& sequences, int64_t micro_batch,
-                      const std::function<bool()>& stop) {
+                      const std::function<bool(int64_t done, int64_t of)>& go_on) {
   const std::vector<int64_t> missing = this->missing(sequences);
   if (ranks) {
     const auto counts =
@@ -86,6 +91,7 @@ bool ExitInputs::fill(const StageView& view, const parallel::Ranks* ranks,
           "that all machines share",
           ranks->grid.rank(), missing.size(), counts.front()[0]);
   }
+  check_space(missing.size());
   const c10::AutoGradMode no_grad(false);
   const auto keep = [&](const data::Batch& batch, const std::vector<exits::ExitInput>& inputs,
                         const at::Tensor& final_hidden) {
@@ -98,7 +104,7 @@ bool ExitInputs::fill(const StageView& view, const parallel::Ranks* ranks,
   const int64_t count = std::ssize(missing), replica = ranks ? ranks->data.rank() : 0,
                 replicas = ranks ? ranks->data.size() : 1;
   for (int64_t first = replica * micro_batch; first < count; first += replicas * micro_batch) {
-    if (stop()) return false;
+    if (!go_on(first / replicas, count / replicas)) return false;
     const auto end = std::min(first + micro_batch, count);
     const data::Batch batch = source_.of({missing.begin() + first, missing.begin() + end});
     if (keeps_final_) {
@@ -121,6 +127,18 @@ std::vector<int64_t> ExitInputs::missing(const std::vector<int64_t>& sequences) 
     if (!std::ranges::all_of(files_, [&](const auto& file) { return file.has(sequence); }))
       missing.push_back(sequence);
   return missing;
+}
+
+void ExitInputs::check_space(size_t sequences) const {
+  const double bytes = static_cast<double>(sequences * files_.size()) * record_bytes_;
+  std::error_code error;
+  const auto space = fs::space(folder_, error);
+  if (!error && bytes > static_cast<double>(space.available))
+    throw base::UserError(
+        "the exits' inputs need {} more in data.cache {}, where {} are free; free some space, choose another "
+        "folder, or set data.exit_inputs to false",
+        base::format_bytes(bytes), folder_.string(),
+        base::format_bytes(static_cast<double>(space.available)));
 }
 
 // One tensor rank writes for all: each has the whole stream here.

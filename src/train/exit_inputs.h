@@ -27,9 +27,10 @@ class ExitInputs {
   explicit ExitInputs(const Job& job);
 
   // Computes what is missing of `sequences`; all ranks together. Returns when all of it can be read by all
-  // of them; false: `stop` answered true. UserError: not all ranks see the same files.
+  // of them; false: `go_on`, which is told how many of how many sequences this rank has done, answered false.
+  // UserError: not all ranks see the same files; too little space on disk.
   bool fill(const StageView& view, const parallel::Ranks* ranks, const std::vector<int64_t>& sequences,
-            int64_t micro_batch, const std::function<bool()>& stop);
+            int64_t micro_batch, const std::function<bool(int64_t done, int64_t of)>& go_on);
 
   // As walk_stage() would give it, up to the rounding of another batch. `exit`: of the run. UserError as of
   // RecordFile.
@@ -39,11 +40,14 @@ class ExitInputs {
 
  private:
   std::vector<int64_t> missing(const std::vector<int64_t>& sequences) const;
+  void check_space(size_t sequences) const;
   static void write(format::RecordFile& file, const data::Batch& batch, const at::Tensor& stream,
                     const model::Backbone& backbone);
   static at::Tensor read(const format::RecordFile& file, const data::Batch& batch,
                          const model::Backbone& backbone);
 
+  std::filesystem::path folder_;
+  double record_bytes_;
   const data::BatchSource& source_;
   std::vector<config::ExitSpec> specs_;
   std::vector<format::RecordFile> files_;  // one an exit, then the last layer's if it is kept

@@ -37,16 +37,18 @@ struct ExitTimes {
 };
 
 ExitTimes time_exit(const Job& job, const model::Backbone& edge, const config::ExitSpec& spec,
-                    const model::LayerTrace& trace, const at::Tensor& targets) {
+                    const model::LayerTrace& trace, const at::Tensor& targets,
+                    const exits::Teacher& teacher) {
   auto exit = std::move(checkpoint::load_exits(job.folder, edge, {spec.layer}, at::kFloat).front());
   exit.spec = spec;
   Engine engine(edge, {std::move(exit)}, job.options, job.steps);
   const exits::ExitInput input = exits::exit_input(spec, trace);
-  const exits::ExitLossOptions loss{.token_weights = job.options.exits.token_weights,
+  const exits::ExitLossOptions loss{.loss = job.options.exits.loss,
+                                    .token_weights = job.options.exits.token_weights,
                                     .gradient_filter = job.options.exits.gradient_filter};
   ExitTimes times;
   times.micro_batch = seconds_of(
-      [&] { exits::accumulate_exit_gradient(edge, engine.exits().front(), input, targets, loss); });
+      [&] { exits::accumulate_exit_gradient(edge, engine.exits().front(), input, targets, loss, &teacher); });
   times.optimizer = seconds_of([&] {
     engine.optimizer().reduce(0);
     engine.optimizer().step(job.options.optimizer.lr, 0);
@@ -66,6 +68,7 @@ std::vector<parallel::StageTimes> stage_times(const Job& job, const MeasuredTime
     for (int64_t layer = stage.first_layer; layer <= std::min(stage.last_layer, job.depth()); ++layer)
       seconds.forward += times.layers[static_cast<size_t>(layer - 1)] / tensor;
     for (size_t i = 0; i < stage.exit_count; ++i) seconds.exits += times.exits[stage.first_exit + i] / tensor;
+    if (stage.exit_count > 0) seconds.exits += times.teacher / tensor;
     seconds.optimizer = times.optimizer_per_exit * static_cast<double>(stage.exit_count) / tensor;
     stages.push_back(seconds);
   }
@@ -77,10 +80,6 @@ std::vector<parallel::StageTimes> stage_times(const Job& job, const MeasuredTime
 MeasuredTimes measure_times(const Job& job) {
   if (job.options.train.backbone())
     throw base::UserError("--simulate knows forward pipelines only; leave it out with train.mode all");
-  if (job.options.exits.loss.needs_teacher())
-    throw base::UserError(
-        "--simulate knows exits that learn without the final layer only; give exits.loss.cross_entropy "
-        "alone");
   const c10::AutoGradMode no_grad(false);
   at::set_num_threads(static_cast<int>(job.options.threads));
   checkpoint::LoadOptions load{.device = comm::open_device(job.device),
@@ -96,6 +95,12 @@ MeasuredTimes measure_times(const Job& job) {
   times.exits.resize(job.exits.size());
   model::LayerTrace trace;
   trace.output = edge.embed(batch.inputs.to(edge.device()));
+  exits::Teacher teacher;  // of any hidden state: it takes as long as of the last one
+  const config::ExitsOptions& learning = job.options.exits;
+  if (learning.loss.needs_teacher())
+    times.teacher = seconds_of([&] {
+      teacher = exits::make_teacher(edge, trace.output, targets, learning.loss, learning.gradient_filter);
+    });
   for (int64_t depth = 0; depth <= job.depth(); ++depth) {
     if (depth > 0) {
       load.first_layer = load.last_layer = depth;
@@ -106,7 +111,7 @@ MeasuredTimes measure_times(const Job& job) {
     }
     for (size_t i = 0; i < job.exits.size(); ++i) {
       if (job.exits[i].depth() != depth) continue;
-      const auto exit = time_exit(job, edge, job.exits[i], trace, targets);
+      const auto exit = time_exit(job, edge, job.exits[i], trace, targets, teacher);
       times.exits[i] = exit.micro_batch;
       times.optimizer_per_exit = std::max(times.optimizer_per_exit, exit.optimizer);
     }
@@ -126,7 +131,8 @@ std::string simulate_run(const Job& job, const MeasuredTimes& times) {
     parallel::SimulationOptions options{.schedule = schedule,
                                         .steps = kRateSteps,
                                         .micro_batches = micro_batches,
-                                        .in_flight = job.options.parallel.in_flight};
+                                        .in_flight = job.options.parallel.in_flight,
+                                        .taught = job.options.exits.loss.needs_teacher()};
     const auto run = parallel::simulate(stages, options);
     const double rate = static_cast<double>(kRateSteps * job.tokens_per_step()) / run.seconds;
     options.steps = kTimelineSteps;

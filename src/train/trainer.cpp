@@ -25,6 +25,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr double kSecondsBetweenMessages = 30;
+
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
@@ -82,10 +84,17 @@ class Run {
     const auto sequences = visited_sequences(job_);
     message(fmt::format("exit inputs of {} sequences: computing those that {} does not have",
                         sequences.size(), job_.options.data.cache));
+    auto told = begin;
+    const auto go_on = [&](int64_t done, int64_t of) {
+      if (seconds_since(told) >= kSecondsBetweenMessages) {
+        message(fmt::format("exit inputs: {} of {} sequences", done, of));
+        told = Clock::now();
+      }
+      return ranks_ || !stop_.requested();
+    };
     auto stored = std::make_unique<ExitInputs>(job_);
     if (!stored->fill({engine_.stage(), engine_.backbone(), engine_.exits(), engine_.link()}, ranks_,
-                      sequences, job_.options.batch.micro_batch,
-                      [this] { return !ranks_ && stop_.requested(); }))
+                      sequences, job_.options.batch.micro_batch, go_on))
       return false;
     engine_.use(std::move(stored));
     message(fmt::format("exit inputs are there after {:.1f} s", seconds_since(begin)));

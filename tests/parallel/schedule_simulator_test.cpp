@@ -37,6 +37,24 @@ TEST(Simulate, AFullLinkStopsTheSender) {
   EXPECT_GE(last_forward, 70);  // without the bound it would begin at 9
 }
 
+// Learning from the last stage drains the pipeline at the end of each step.
+TEST(Simulate, ExitsThatAreTaughtWaitForTheLastStage) {
+  SimulationOptions options{.steps = 1, .micro_batches = 2, .taught = true};
+  // Stage 0: forward 0, forward 1, exits 0 (its teacher is there at 2), exits 1 (at 5: forward 0, exits 0 and
+  // forward 1 of the last stage).
+  const auto result = simulate({kEven, kEven}, options);
+  std::vector<double> begins;
+  for (const auto& span : result.spans)
+    if (span.stage == 0 && span.work == SimulatedSpan::Work::exits) begins.push_back(span.begin);
+  EXPECT_EQ(begins, (std::vector<double>{2, 5}));
+  EXPECT_DOUBLE_EQ(result.seconds, 7);
+  // Without a teacher stage 0 never waits; with one micro-batch a step there is nothing to do meanwhile.
+  options = {.steps = 10, .micro_batches = 1, .taught = true};
+  EXPECT_DOUBLE_EQ(simulate({kEven, kEven}, options).seconds, 10 * (1 + 1 + 2));
+  options.taught = false;
+  EXPECT_DOUBLE_EQ(simulate({kEven, kEven}, options).seconds, 1 + 10 * 3);
+}
+
 TEST(DrawTimeline, ShowsIdleTime) {
   const auto result = simulate({kEven, kEven}, {.steps = 1, .micro_batches = 1});
   EXPECT_EQ(draw_timeline(result, 2, 8), "stage  0 |00****..|\nstage  1 |..00****|\n");

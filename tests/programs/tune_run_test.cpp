@@ -92,6 +92,14 @@ TEST_F(TuneRun, GatesAreFittedAtTheEndAndDroppedByTheNextRun) {
   EXPECT_TRUE(checkpoint::ModelFolder::open(grid).has_gates());
 }
 
+TEST_F(TuneRun, SimulationKnowsExitsThatLearnFromTheFinalLayer) {
+  const auto finished =
+      run({"--dry-run", "--simulate", "--set", "parallel.pipeline=2", "--set", "exits.loss.kl=1"});
+  ASSERT_EQ(finished.exit_code, 0) << finished.output;
+  EXPECT_NE(finished.output.find("streaming"), std::string::npos) << finished.output;
+  EXPECT_NE(finished.output.find("-6, "), std::string::npos) << "all layers run: " << finished.output;
+}
+
 TEST_F(TuneRun, DryRunTellsTheCostAndWritesNoModel) {
   const auto finished = run({"--dry-run"});
   EXPECT_EQ(finished.exit_code, 0) << finished.output;

@@ -27,6 +27,10 @@ struct SimulationOptions {
   int64_t steps = 1;
   int64_t micro_batches = 1;  // a step
   int64_t in_flight = 2;  // micro-batches that may wait between two stages; a fuller link stops the sender
+  // Exits learn from the last stage: those of a micro-batch wait until it is through all stages. A stage goes
+  // on with as many later ones as there are stages behind it, until the end of the step (train's
+  // TeacherWalk).
+  bool taught = false;
 };
 
 struct SimulatedSpan {

@@ -13,12 +13,13 @@ namespace ee::train {
 struct MeasuredTimes {
   std::vector<double> layers;     // forward; of layers 1..job.depth()
   std::vector<double> exits;      // forward and backward, of each of the run's exits
+  double teacher = 0;             // what exits learn from the final layer, made once on each stage with exits
   double optimizer_per_exit = 0;  // a step; the dearest exit's
 };
 
 // Runs one micro-batch of the training text through the model, layer by layer: each is read when its turn
 // comes, so the memory is one layer's and one exit's whatever the model's size. The fastest of a few
-// repetitions. UserError with train.mode all, or a loss that has a teacher.
+// repetitions. UserError with train.mode all.
 MeasuredTimes measure_times(const Job& job);
 
 // Efficiency, tokens/s and a timeline of job.grid with streaming and with a flush after each step.
