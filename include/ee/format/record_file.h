@@ -12,8 +12,8 @@ namespace ee::format {
 // The file, little-endian:
 //   8 bytes "EERECOR1" | u64 bytes of a record | u64 N | 16 bytes checksum[N] | record[N]
 // A checksum is the first half of the record's hex XXH3-128; zeros: the record is not there. It is written
-// behind the record, so one that a crash cut off is not there. Nothing written: holes,
-// or behind the end of the file.
+// behind the record, so one that a crash cut off is not there. What was never written is a hole, or lies
+// behind the end of the file.
 class RecordFile {
  public:
   // Opens the file or makes an empty one, also with several processes at once. UserError: it is no such file,
