@@ -8,6 +8,8 @@
 
 namespace ee::train {
 
+static_assert(data::kNoTarget == kernels::kIgnoreToken);  // rooms that do not include each other
+
 namespace {
 
 optim::Parameter make_parameter(const model::Backbone& backbone, const std::string& name,
