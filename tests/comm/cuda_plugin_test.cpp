@@ -18,7 +18,7 @@ TEST(CudaPlugin, LoadsCountsGpusAndKnowsNccl) {
   if (handle == nullptr) {
     const std::string error = dlerror();
     if (error.find("cannot open shared object file") != std::string::npos)
-      GTEST_SKIP() << "scripts/requirements-cuda.txt is not installed: " << error;
+      GTEST_SKIP() << "third_party/requirements-cuda.txt is not installed: " << error;
     FAIL() << error;
   }
   const auto gpus = reinterpret_cast<decltype(&ee_cuda_device_count)>(dlsym(handle, "ee_cuda_device_count"));
