@@ -1,12 +1,10 @@
 #include "ee/base/program.h"
 
-#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
-#include <thread>
 
 #include "ee/base/error.h"
 #include "ee/base/temporary_failure.h"
@@ -46,10 +44,6 @@ int run_program(const char* name, const std::function<int()>& body) {
 }
 
 std::string version() { return fmt::format("{} ({})", kVersion, kRevision); }
-
-int64_t cores_for_each(int64_t processes) {
-  return std::max<int64_t>(1, static_cast<int64_t>(std::thread::hardware_concurrency()) / processes);
-}
 
 StopSignal::StopSignal() {
   received_signal = 0;

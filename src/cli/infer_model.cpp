@@ -2,8 +2,10 @@
 
 #include <ATen/Parallel.h>
 
+#include <cstdlib>
+
+#include "ee/base/cores.h"
 #include "ee/base/error.h"
-#include "ee/base/program.h"
 #include "ee/config/exit_spec.h"
 #include "ee/config/model_config.h"
 
@@ -37,7 +39,7 @@ void set_threads(int64_t threads, int64_t processes) {
   }
   if (threads > 0) {
     at::set_num_threads(static_cast<int>(threads));
-  } else if (processes > 1) {
+  } else if (processes > 1 || std::getenv("OMP_NUM_THREADS") == nullptr) {  // which LibTorch obeys by itself
     at::set_num_threads(static_cast<int>(base::cores_for_each(processes)));
   }
 }

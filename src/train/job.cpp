@@ -7,7 +7,7 @@
 #include <cmath>
 #include <set>
 
-#include "ee/base/program.h"
+#include "ee/base/cores.h"
 #include "ee/base/text.h"
 #include "ee/comm/device.h"
 #include "ee/data/documents.h"

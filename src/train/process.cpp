@@ -1,17 +1,22 @@
 #include "process.h"
 
 #include <malloc.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <fstream>
 #include <limits>
+#include <string>
 
 namespace ee::train {
 
 int64_t peak_memory() {
-  rusage usage{};
-  return ::getrusage(RUSAGE_SELF, &usage) == 0 ? int64_t{usage.ru_maxrss} * 1024 : 0;
+  // Not getrusage(): its ru_maxrss begins with the size of the process that started this one.
+  std::ifstream status("/proc/self/status");
+  for (std::string name; status >> name;) {
+    if (int64_t kibibytes = 0; name == "VmHWM:" && status >> kibibytes) return kibibytes * 1024;
+    status.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+  }
+  return 0;
 }
 
 int64_t resident_memory() {

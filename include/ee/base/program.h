@@ -1,7 +1,6 @@
 // What the three programs share around their work: errors to exit codes, signals, version.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -13,9 +12,6 @@ int run_program(const char* name, const std::function<int()>& body);
 
 // "0.1.0 (revision)"
 std::string version();
-
-// Cores of this machine for each of `processes` that run on it; at least 1.
-int64_t cores_for_each(int64_t processes);
 
 // While one lives, SIGINT and SIGTERM only set a flag, so that the work can save and stop between two steps.
 // A second signal ends the process at once.
