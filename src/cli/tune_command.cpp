@@ -71,6 +71,13 @@ void check_device(const std::string& device, const comm::LaunchInfo& launch) {
   comm::open_device(several ? fmt::format("cuda:{}", launch.local_world_size - 1) : device);
 }
 
+// So many held-out sequences the gates are fitted on.
+int64_t gate_sequences(const train::Job& job) {
+  const data::PackedSequences& held_out = job.validation->sequences();
+  const int64_t length = held_out.sequence_length();
+  return std::min(held_out.size(), (job.options.gate.tokens + length - 1) / length);
+}
+
 struct Prepared {
   train::Job job;
   std::optional<checkpoint::TrainingCheckpoint> checkpoint;
@@ -87,8 +94,12 @@ Prepared prepare(const config::TuneOptions& options, const TuneArguments& argume
     fmt::print("{}", train::describe(prepared.job, train::estimate_cost(prepared.job)));
     std::fflush(stdout);
   }
-  if (options.gate.train && !prepared.job.validation)
-    throw base::UserError("gate.train needs held-out text, but none is held out");
+  if (options.gate.train) {
+    if (!prepared.job.validation)
+      throw base::UserError("gate.train needs held-out text, but none is held out");
+    train::check_learned(*prepared.job.validation, gate_sequences(prepared.job),
+                         "the held-out text that gates are fitted on (gate.tokens)");
+  }
   if (!arguments.dry_run) prepared.checkpoint = train::find_checkpoint(prepared.job, arguments.resume, warn);
   return prepared;
 }
@@ -99,17 +110,18 @@ void add_gates(const train::Job& job) {
   infer::Model model =
       infer::load_model({.folder = options.output, .precision = options.model.precision, .exits = {}});
   const data::PackedSequences& held_out = job.validation->sequences();
-  const int64_t length = held_out.sequence_length();
-  const int64_t count = std::min(held_out.size(), (options.gate.tokens + length - 1) / length);
-  const std::vector<int64_t> empty(static_cast<size_t>(length));
-  eval::Sequences sequences(static_cast<size_t>(count), {.tokens = empty, .targets = empty});
+  const int64_t count = gate_sequences(job), learned = job.validation->learned_tokens(0, count);
+  const std::vector<int64_t> empty(static_cast<size_t>(held_out.sequence_length()));
+  eval::Sequences sequences;
   for (int64_t i = 0; i < count; ++i) {
-    auto& [tokens, targets] = sequences[static_cast<size_t>(i)];
-    held_out.copy(job.validation->sequence_index(i), tokens, targets);
+    const int64_t index = job.validation->sequence_index(i);
+    if (held_out.learned_tokens(index) == 0) continue;
+    auto& [tokens, targets] = sequences.emplace_back(eval::Sequence{.tokens = empty, .targets = empty});
+    held_out.copy(index, tokens, targets);
   }
   eval::fit_gates(model, sequences);
   checkpoint::write_calibration(checkpoint::ModelFolder::open(options.output), model.exits, {});
-  spdlog::info("fitted the exits' gates on {} held-out tokens", count * length);
+  spdlog::info("fitted the exits' gates on {} held-out tokens", learned);
 }
 
 }  // namespace

@@ -117,6 +117,12 @@ void PackedSequences::copy(int64_t index, std::span<int64_t> inputs, std::span<i
   }
 }
 
+int64_t PackedSequences::learned_tokens(int64_t index) const {
+  const std::vector<uint32_t> window = this->window(index);
+  return std::count_if(window.begin() + 1, window.end(),
+                       [](uint32_t token) { return (token & kPromptBit) == 0; });
+}
+
 BatchSource::BatchSource(PackedSequences sequences, bool shuffle, uint64_t seed, std::string_view what)
     : sequences_(std::move(sequences)), shuffle_(shuffle), seed_(seed) {
   if (sequences_.size() == 0)
@@ -136,6 +142,20 @@ Batch BatchSource::at(int64_t sample, int64_t count) const {
   std::vector<int64_t> sequences;
   for (int64_t i = 0; i < count; ++i) sequences.push_back(sequence_index(sample + i));
   return of(std::move(sequences));
+}
+
+int64_t BatchSource::learned_tokens(int64_t sample, int64_t count) const {
+  int64_t tokens = 0;
+  for (int64_t i = 0; i < count; ++i) tokens += sequences_.learned_tokens(sequence_index(sample + i));
+  return tokens;
+}
+
+std::optional<int64_t> BatchSource::first_learned(int64_t sample, int64_t count) const {
+  const int64_t end =
+      sample + std::min(count, 2 * sequences_.size());  // that is an epoch, wherever it begins
+  for (; sample < end; ++sample)
+    if (sequences_.learned_tokens(sequence_index(sample)) > 0) return sample;
+  return std::nullopt;
 }
 
 Batch BatchSource::of(std::vector<int64_t> sequences) const {

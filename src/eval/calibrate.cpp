@@ -10,7 +10,7 @@ namespace ee::eval {
 
 namespace {
 
-// Temperatures are one number an exit: more tokens than this make no difference.
+// Temperatures are one number an exit: more scored tokens than this make no difference.
 constexpr int64_t kTemperatureTokens = 4096;
 
 struct Parts {
@@ -55,9 +55,10 @@ std::vector<double> temperatures_of(const infer::Model& model) {
 
 void fit_temperatures(infer::Model& model, const Sequences& sequences,
                       const std::function<void(int64_t)>& progress) {
-  const auto length = std::ssize(sequences.at(0).tokens);
-  const int64_t count =
-      std::min(static_cast<int64_t>(sequences.size()), (kTemperatureTokens + length - 1) / length);
+  int64_t count = 0;
+  for (int64_t tokens = 0; count < std::ssize(sequences) && tokens < kTemperatureTokens; ++count) {
+    tokens += scored_tokens(sequences[static_cast<size_t>(count)]);
+  }
   const auto curves = read_likelihoods(model, slice(sequences, 0, count), progress);
   for (size_t e = 0; e < curves.size(); ++e) {
     model.exits[e].spec.temperature = best_temperature(curves[e]);

@@ -91,7 +91,10 @@ Sequences read_sequences(const EvalData& data, const config::ModelConfig& config
   }
   std::erase_if(sequences, is_prompt);
   if (sequences.empty()) {
-    throw base::UserError("{} holds prompts only; give text with answers", data.path.string());
+    throw base::UserError(
+        "there is nothing to predict in the sequences of {} tokens that are read of {}, from its beginning: "
+        "prompts only; give text with answers, more --sequences, or another --sequence-length",
+        data.sequence_length, data.path.string());
   }
   return sequences;
 }

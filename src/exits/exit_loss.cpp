@@ -48,22 +48,21 @@ class LossTerms {
         exit_(exit),
         rows_(std::move(rows)),
         counted_(targets.ne(kernels::kIgnoreToken)),
-        count_(counted_.sum().item<double>()),
         targets_(targets),
         options_(options),
         teacher_(teacher) {
     EE_CHECK(teacher_ || !options_.loss.needs_teacher(), "a loss without its teacher");
   }
 
-  bool nothing_counts() const { return count_ == 0; }
+  bool nothing_counts() const { return !counted_.any().item<bool>(); }
 
-  // The mean cross entropy. Must come first.
+  // The sum of the cross entropy. Must come first.
   double forward() {
     own_.emplace(rows_, head_for(exit_, rows_), targets_, kernel_options(exit_.spec.temperature));
     const kernels::TokenStats& stats = own_->forward();
-    scale_ = counted_.to(at::kFloat).mul_(options_.scale / count_);
+    scale_ = counted_.to(at::kFloat).mul_(options_.scale);
     if (options_.token_weights == config::TokenWeights::confidence) scale_.mul_(stats.confidence);
-    return stats.loss.sum().item<double>() / count_;
+    return stats.loss.sum(at::kDouble).item<double>();
   }
 
   // d(total) / d rows, [tokens, hidden], as this tensor rank's part of a sum. Adds to the head's gradient.
@@ -130,7 +129,6 @@ class LossTerms {
   const model::Backbone& backbone_;
   ExitHead& exit_;
   at::Tensor rows_, counted_;
-  double count_;
   at::Tensor targets_;
   const ExitLossOptions& options_;
   const Teacher* teacher_;
@@ -154,7 +152,7 @@ double accumulate_exit_gradient(const model::Backbone& backbone, ExitHead& exit,
   const parallel::TensorRanks& ranks = backbone.ranks;
   const at::Tensor all_tokens = ranks.gather_tokens(hidden.detach());  // [batch, seq, hidden]
   LossTerms terms(backbone, exit, all_tokens.flatten(0, 1), targets.reshape({-1}), options, teacher);
-  if (terms.nothing_counts()) return 0.0;  // nothing to learn from, and no mean to take
+  if (terms.nothing_counts()) return 0.0;  // nothing to learn from
   const double loss = terms.forward();
   if (hidden.requires_grad() || exit.head.requires_grad()) {
     const at::Tensor hidden_gradient = terms.backward();

@@ -24,7 +24,11 @@ constexpr size_t kControlNumbers = 4;
 }  // namespace
 
 Report::Report(size_t count, const Stage& stage, const StepResult& result)
-    : learning_rate(result.learning_rate), losses(count, 0.0), gradient_norms(count, 0.0) {
+    : learning_rate(result.learning_rate),
+      learned_tokens(result.learned_tokens),
+      empty_steps(result.empty_steps),
+      losses(count, 0.0),
+      gradient_norms(count, 0.0) {
   const auto first = static_cast<std::ptrdiff_t>(stage.first_exit);
   std::copy_n(result.losses.begin(), stage.exit_count, losses.begin() + first);
   std::copy_n(result.gradient_norms.begin(), stage.exit_count, gradient_norms.begin() + first);
@@ -36,7 +40,9 @@ Report::Report(size_t count, const Stage& stage, const StepResult& result)
 StepResult to_result(const Report& report) {
   return {.losses = report.losses,
           .gradient_norms = report.gradient_norms,
-          .learning_rate = report.learning_rate};
+          .learning_rate = report.learning_rate,
+          .learned_tokens = report.learned_tokens,
+          .empty_steps = report.empty_steps};
 }
 
 Control exchange_control(Engine& engine, const Control& control, Report& report) {

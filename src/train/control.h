@@ -23,7 +23,8 @@ struct Report {
 
   int64_t step = 0;  // number of steps done; 0: nothing to report yet
   double learning_rate = 0;
-  std::vector<double> losses, gradient_norms;  // one each of Job::loss_names(); 0 where not yet known
+  int64_t learned_tokens = 0, empty_steps = 0;  // the same on every stage
+  std::vector<double> losses, gradient_norms;   // one each of Job::loss_names(); 0 where not yet known
 };
 
 StepResult to_result(const Report& report);

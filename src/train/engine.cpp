@@ -1,5 +1,6 @@
 #include "ee/train/engine.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "exit_inputs.h"
@@ -111,19 +112,41 @@ Engine::~Engine() = default;
 Engine::Engine(Engine&&) noexcept = default;
 
 StepResult Engine::step(const data::BatchSource& source, int64_t step) {
-  const auto micro_batches = static_cast<double>(options_.batch.global_batch / options_.batch.micro_batch);
-  StepResult result{.losses = std::vector<double>(exits_.size() + (full_ ? 1 : 0), 0.0),
-                    .gradient_norms = {},
-                    .learning_rate = learning_rate_.at(full_ ? full_->turns().rate_step(step) : step)};
-  accumulate(source, step, result.losses);
-  for (double& loss : result.losses) loss /= micro_batches;
-  if (ranks_) result.losses = parallel::sum_numbers(ranks_->data, result.losses, ranks_->device);
-  const int64_t updates = full_ ? full_->turns().cycle(step) : step;
-  result.gradient_norms = optimizer_.step(result.learning_rate, step, updates);
-  if (full_) join_backbone_norms(optimizer_.groups(), exits_.size(), result.gradient_norms);
-  masters_changed();
+  const int64_t batch = options_.batch.global_batch;
+  const std::vector<double> zeros(exits_.size() + (full_ ? 1 : 0), 0.0);
+  StepResult result{.losses = zeros,
+                    .gradient_norms = zeros,
+                    .learning_rate = learning_rate_.at(full_ ? full_->turns().rate_step(step) : step),
+                    .learned_tokens = source.learned_tokens(step * batch, batch)};
+  find_empty_steps(source, step);
+  result.empty_steps = std::ranges::count_if(empty_steps_, [&](int64_t empty) { return empty <= step; });
+  if (result.learned_tokens > 0) update(source, step, result);
   if (ranks_ && options_.parallel.schedule == config::PipelineSchedule::flush) ranks_->pipeline.barrier();
   return result;
+}
+
+void Engine::update(const data::BatchSource& source, int64_t step, StepResult& result) {
+  accumulate(source, step, result.learned_tokens, result.losses);
+  for (double& loss : result.losses) loss /= static_cast<double>(result.learned_tokens);
+  if (ranks_) result.losses = parallel::sum_numbers(ranks_->data, result.losses, ranks_->device);
+  result.gradient_norms = optimizer_.step(result.learning_rate, step, updates_before(step));
+  if (full_) join_backbone_norms(optimizer_.groups(), exits_.size(), result.gradient_norms);
+  masters_changed();
+}
+
+// A run that begins at a later step looks at all the batches before it: which steps were empty follows from
+// the text, and is no state. It costs a glance at each, since nearly every sequence has something to learn.
+void Engine::find_empty_steps(const data::BatchSource& source, int64_t step) {
+  const int64_t batch = options_.batch.global_batch;
+  for (; looked_at_ <= step; ++looked_at_)
+    if (!source.first_learned(looked_at_ * batch, batch)) empty_steps_.push_back(looked_at_);
+}
+
+int64_t Engine::updates_before(int64_t step) const {
+  const auto of_these_groups = [&](int64_t empty) {
+    return empty < step && (!full_ || full_->turns().same_turn(empty, step));
+  };
+  return (full_ ? full_->turns().cycle(step) : step) - std::ranges::count_if(empty_steps_, of_these_groups);
 }
 
 void Engine::use(std::unique_ptr<const ExitInputs> stored) { exit_inputs_ = std::move(stored); }
@@ -132,9 +155,10 @@ void Engine::masters_changed() {
   if (full_) full_->refresh();
 }
 
-void Engine::accumulate(const data::BatchSource& source, int64_t step, std::vector<double>& losses) {
+void Engine::accumulate(const data::BatchSource& source, int64_t step, int64_t tokens,
+                        std::vector<double>& losses) {
   const int64_t micro_batch = options_.batch.micro_batch;
-  const int64_t micro_batches = options_.batch.global_batch / micro_batch, own = micro_batches / data_ranks();
+  const int64_t own = options_.batch.global_batch / micro_batch / data_ranks();
   const double factor = optim::exit_weight_factor(options_.exits.weight_schedule, step, steps_);
   const auto batch = [&](int64_t i) {  // of this replica
     return source.at(step * options_.batch.global_batch + (data_rank() + i * data_ranks()) * micro_batch,
@@ -143,9 +167,9 @@ void Engine::accumulate(const data::BatchSource& source, int64_t step, std::vect
   if (full_) {
     const FullView view{stage_, exits_, optimizer_, link_.get(), ranks_};
     full_->begin(view, step);
-    return full_->accumulate(view, own, batch, factor, micro_batches, losses);
+    return full_->accumulate(view, own, batch, factor, tokens, losses);
   }
-  const double scale = factor / static_cast<double>(micro_batches);
+  const double scale = factor / static_cast<double>(tokens);
   if (options_.exits.loss.needs_teacher()) return accumulate_taught(own, batch, scale, losses);
   for (int64_t i = 0; i < own; ++i) accumulate(batch(i), scale, i + 1 == own, losses);
 }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ee/base/error.h"
 #include "ee/exits/exit_loss.h"
 #include "stage_walk.h"
 
@@ -85,8 +86,9 @@ std::optional<Evaluation> evaluate_stage(const StageView& view, const parallel::
     add_micro_batch(view, source.at(sample, std::min(micro_batch, count - sample)), sums);
   }
   if (ranks) sums.merge(*ranks);
-  Evaluation result{.tokens = static_cast<int64_t>(sums.tokens), .exits = {}, .final = {}};
-  const double tokens = std::max(1.0, sums.tokens);
+  const double tokens = sums.tokens;
+  EE_CHECK(tokens > 0, "no token in {} sequences has a target", count);
+  Evaluation result{.tokens = static_cast<int64_t>(tokens), .exits = {}, .final = {}};
   for (size_t i = 0; i < layers.size(); ++i)
     result.exits.push_back(
         {.layer = layers[i], .loss = sums.loss[i] / tokens, .agreement = sums.agree[i] / tokens});

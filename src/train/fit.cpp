@@ -32,6 +32,28 @@ int64_t count_micro_batches(const data::BatchSource& source, int64_t tokens, int
   return count;
 }
 
+// Whether micro-batch `index` of `count` chooses the strength.
+bool is_held_out(int64_t index, int64_t count) {
+  return index % kHeldOutEvery == std::min(count, kHeldOutEvery) - 1;
+}
+
+// Both parts need a token to learn.
+void check_learned_tokens(const data::BatchSource& source, int64_t count, int64_t micro_batch) {
+  for (const bool held_out : {false, true}) {
+    bool any = false;
+    for (int64_t i = 0; i < count && !any; ++i)
+      any =
+          is_held_out(i, count) == held_out && source.first_learned(i * micro_batch, micro_batch).has_value();
+    if (!any)
+      throw base::UserError(
+          "the {} sequences that exits are fitted on have nothing to learn in {}: all of it belongs to "
+          "prompts "
+          "(\"prompt_tokens\"); give more text, cut the prompts, or raise the tokens of the fit",
+          count * micro_batch,
+          held_out ? "the micro-batches that choose the ridge, one in eight" : "the others");
+  }
+}
+
 // Adds up `sum` of all ranks of the group on its first one. Doubles travel as bytes: no backend adds them the
 // same way everywhere.
 void sum_to_first(const comm::Group& group, const at::Tensor& sum) {
@@ -109,7 +131,7 @@ std::vector<ExitFit> share(const Engine& engine, const std::vector<config::ExitS
 
 }  // namespace
 
-void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSource& source,
+void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSource& source, int64_t tokens,
                int64_t micro_batch) {
   for (const auto& spec : specs)
     if (!spec.has_linear_last_step())
@@ -117,7 +139,7 @@ void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSour
           "exits.init is fit, but the exit at layer {} of kind {} has no linear last step; give it a "
           "translator, or train it from its stored weights",
           spec.layer, config::to_string(spec.kind));
-  count_micro_batches(source, /*tokens=*/1, micro_batch);
+  check_learned_tokens(source, count_micro_batches(source, tokens, micro_batch), micro_batch);
 }
 
 int64_t fit_samples(const data::BatchSource& source, int64_t tokens, int64_t micro_batch) {
@@ -147,7 +169,7 @@ std::optional<Fit> fit_exits(Engine& engine, const std::vector<config::ExitSpec>
       {engine.stage(), backbone, engine.exits(), engine.link(), engine.exit_inputs()}, ranks,
       [&](const data::Batch& batch, const std::vector<exits::ExitInput>& inputs, const at::Tensor& final) {
         const at::Tensor targets = batch.targets.to(backbone.device());
-        const bool held_out = visited % kHeldOutEvery == std::min(count, kHeldOutEvery) - 1;
+        const bool held_out = is_held_out(visited, count);
         for (size_t i = 0; i < inputs.size(); ++i) {
           const auto rows = exits::fit_rows(backbone, engine.exits()[i], inputs[i], final, targets);
           (held_out ? sums[i].held_out : sums[i].train).add(rows.features, rows.target);

@@ -76,10 +76,10 @@ void FullStep::begin(const FullView& view, int64_t step) {
 }
 
 void FullStep::accumulate(const FullView& view, int64_t count,
-                          const std::function<data::Batch(int64_t)>& batch, double scale, int64_t total,
+                          const std::function<data::Batch(int64_t)>& batch, double scale, int64_t tokens,
                           std::vector<double>& losses) {
   const c10::AutoGradMode no_grad(false);
-  weights_ = {.exits = scale / static_cast<double>(total), .final = 1.0 / static_cast<double>(total)};
+  weights_ = {.exits = scale / static_cast<double>(tokens), .final = 1.0 / static_cast<double>(tokens)};
   const int64_t ahead = view.stage.count > 1 ? count : 1;
   std::deque<MicroBatch> waiting;
   for (int64_t i = 0; i < count; ++i) {

@@ -50,9 +50,10 @@ class FullStep {
   void begin(const FullView& view, int64_t step);
 
   // Adds the gradients of `count` micro-batches and starts their reduction. `scale`: of the exits' weights;
-  // every loss is divided by `total` micro-batches. losses: of the exits, then of the final layer.
+  // every loss is divided by `tokens`, those with a target in the global batch. losses: sums over tokens, of
+  // the exits, then of the final layer.
   void accumulate(const FullView& view, int64_t count, const std::function<data::Batch(int64_t)>& batch,
-                  double scale, int64_t total, std::vector<double>& losses);
+                  double scale, int64_t tokens, std::vector<double>& losses);
 
  private:
   struct LayerRun {

@@ -117,7 +117,26 @@ void check_hift(const config::HiftOptions& options, const config::ModelConfig& m
                     options.groups, model.layers, Turns::units(model.layers));
 }
 
+// Samples of the training text that the run looks at, from the first one on.
+int64_t samples_to_read(const config::TuneOptions& options, const data::BatchSource& training,
+                        int64_t steps) {
+  const int64_t samples = steps * options.batch.global_batch;
+  if (options.exits.init != config::ExitStart::fit) return samples;
+  return std::max(samples, fit_samples(training, options.exits.fit_tokens, options.batch.micro_batch));
+}
+
 }  // namespace
+
+void check_learned(const data::BatchSource& source, int64_t samples, std::string_view what) {
+  if (source.first_learned(0, samples)) return;
+  const auto& sequences = source.sequences();
+  throw UserError(
+      "{}: there is nothing to learn in the {} sequences of {} tokens that are read of it; all that they "
+      "predict belongs to prompts (\"prompt_tokens\"), which are longer than that, and answers that do not "
+      "fill a sequence at the end of the text are left out; give more text, cut the prompts, or lower "
+      "batch.sequence_length",
+      what, std::min(samples, sequences.size()), sequences.sequence_length());
+}
 
 parallel::GridSizes grid_sizes(const config::ParallelOptions& options, int64_t processes) {
   const int64_t copy = options.tensor * options.pipeline;  // processes that hold one model together
@@ -203,17 +222,21 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   const bool separate = !options.data.validation.empty();
   auto split = data::split_documents(*corpus, separate ? 0.0 : options.data.validation_fraction,
                                      static_cast<uint64_t>(options.seed));
+  const char* const held_out_text =
+      separate ? "data.validation" : "the part of data.train that data.validation_fraction holds out";
   std::optional<data::BatchSource> validation;
   if (separate) {
     const auto held_out = open_text(options.data.validation, "data.validation", *tokenizer, options);
-    validation = source(held_out, data::whole_documents(*held_out), true, "data.validation");
+    validation = source(held_out, data::whole_documents(*held_out), true, held_out_text);
   } else if (!split.validation.empty()) {
-    validation = source(corpus, std::move(split.validation), true,
-                        "the part of data.train that data.validation_fraction holds out");
+    validation = source(corpus, std::move(split.validation), true, held_out_text);
   }
+  if (validation) check_learned(*validation, options.evaluation.sequences, held_out_text);
   auto training = source(corpus, std::move(split.train), options.data.shuffle, "data.train");
-  if (options.exits.init == config::ExitStart::fit) check_fit(selected, training, options.batch.micro_batch);
+  if (options.exits.init == config::ExitStart::fit)
+    check_fit(selected, training, options.exits.fit_tokens, options.batch.micro_batch);
   const int64_t steps = count_steps(options, training);
+  check_learned(training, samples_to_read(options, training, steps), "data.train");
   Job job{.options = std::move(options),
           .folder = std::move(folder),
           .exits = std::move(selected),

@@ -20,14 +20,31 @@ fs::path make_folder(const fs::path& folder) {
   return folder;
 }
 
-double mean(const std::vector<StepResult>& steps, double (*value)(const StepResult&, size_t), size_t exit) {
-  double sum = 0;
-  for (const auto& step : steps) sum += value(step, exit);
-  return sum / static_cast<double>(steps.size());
-}
+// What a log interval's steps learned. NaN, which JSON writes as null, if no step learned anything.
+struct Interval {
+  explicit Interval(const std::vector<StepResult>& steps) : steps_(steps) {
+    for (const auto& step : steps) {
+      tokens += step.learned_tokens;
+      empty += step.learned_tokens == 0 ? 1 : 0;
+    }
+  }
 
-double loss_of(const StepResult& step, size_t exit) { return step.losses[exit]; }
-double norm_of(const StepResult& step, size_t exit) { return step.gradient_norms[exit]; }
+  double loss(size_t exit) const {
+    double sum = 0;
+    for (const auto& step : steps_) sum += step.losses[exit] * static_cast<double>(step.learned_tokens);
+    return sum / static_cast<double>(tokens);
+  }
+  double gradient_norm(size_t exit) const {
+    double sum = 0;
+    for (const auto& step : steps_) sum += step.gradient_norms[exit];  // 0 of an empty step
+    return sum / static_cast<double>(std::ssize(steps_) - empty);
+  }
+
+  int64_t tokens = 0, empty = 0;  // learned tokens; steps without any
+
+ private:
+  const std::vector<StepResult>& steps_;
+};
 
 nlohmann::json to_json(const ExitScore& score) {
   return {{"layer", score.layer},
@@ -49,7 +66,7 @@ void RunLog::message(std::string_view text) {
 }
 
 void RunLog::scalar(const std::string& tag, double value, int64_t step) {
-  if (tensorboard_) tensorboard_->add_scalar(tag, value, step);
+  if (tensorboard_ && !std::isnan(value)) tensorboard_->add_scalar(tag, value, step);
 }
 
 void RunLog::event(int64_t step, const char* name) { metrics_.write({{"step", step}, {"event", name}}); }
@@ -69,27 +86,32 @@ void RunLog::flush(int64_t step) {
   nlohmann::json losses = nlohmann::json::object(), norms = nlohmann::json::object();
   std::string loss_text;
   const auto names = job_.loss_names();
+  const Interval interval(interval_);
   for (size_t i = 0; i < names.size(); ++i) {
     const auto& layer = names[i];
     const auto tag = i < job_.exits.size() ? "exit_" + layer : layer;
-    const double loss = mean(interval_, loss_of, i), norm = mean(interval_, norm_of, i);
+    const double loss = interval.loss(i), norm = interval.gradient_norm(i);
     losses[layer] = loss;
     norms[layer] = norm;
-    loss_text += fmt::format("  {}: {:.3f}", layer, loss);
+    loss_text +=
+        interval.tokens == 0 ? fmt::format("  {}: -", layer) : fmt::format("  {}: {:.3f}", layer, loss);
     scalar("loss/" + tag, loss, step);
     scalar("gradient_norm/" + tag, norm, step);
   }
   const double rate = interval_.back().learning_rate;
   const double samples = static_cast<double>(step * job_.options.batch.global_batch);
-  metrics_.write({{"step", step},
-                  {"tokens", step * job_.tokens_per_step()},
-                  {"epoch", samples / static_cast<double>(job_.training.sequences().size())},
-                  {"loss", losses},
-                  {"gradient_norm", norms},
-                  {"learning_rate", rate},
-                  {"seconds_per_step", seconds},
-                  {"tokens_per_second", speed},
-                  {"peak_memory_bytes", peak_memory()}});
+  nlohmann::json line = {{"step", step},
+                         {"tokens", step * job_.tokens_per_step()},
+                         {"learned_tokens", interval.tokens},
+                         {"epoch", samples / static_cast<double>(job_.training.sequences().size())},
+                         {"loss", losses},
+                         {"gradient_norm", norms},
+                         {"learning_rate", rate},
+                         {"seconds_per_step", seconds},
+                         {"tokens_per_second", speed},
+                         {"peak_memory_bytes", peak_memory()}};
+  if (interval.empty > 0) line["empty_steps"] = interval.empty;
+  metrics_.write(line);
   scalar("learning_rate", rate, step);
   scalar("tokens_per_second", speed, step);
   if (tensorboard_) tensorboard_->flush();
@@ -97,8 +119,16 @@ void RunLog::flush(int64_t step) {
                       std::to_string(job_.steps).size(), job_.steps, loss_text, rate, speed,
                       base::format_duration(seconds * static_cast<double>(job_.steps - step)),
                       base::format_bytes(static_cast<double>(peak_memory()))));
+  if (interval.empty > 0) tell_empty_steps(step, interval.empty);
   interval_.clear();
   interval_seconds_ = 0;
+}
+
+void RunLog::tell_empty_steps(int64_t step, int64_t empty) {
+  message(
+      fmt::format("step {}/{}  {} of the last {} steps had nothing to learn (only prompts) and changed no "
+                  "weight; {} such steps so far",
+                  step, job_.steps, empty, interval_.size(), interval_.back().empty_steps));
 }
 
 void RunLog::evaluation(int64_t step, const Evaluation& evaluation) {

@@ -1,9 +1,12 @@
 // What a run tells: console lines and a progress bar, metrics.jsonl, TensorBoard events.
 //
 // metrics.jsonl has one object a line, told apart by their keys:
-//   {"step", "tokens", "epoch", "loss": {"10": ..}, "gradient_norm": {"10": ..}, "learning_rate",
-//    "seconds_per_step", "tokens_per_second", "peak_memory_bytes"}          means over the log interval;
-//    with train.mode all, "final" beside the layers: the final layer's loss, the backbone's gradient
+//   {"step", "tokens", "learned_tokens", "epoch", "loss": {"10": ..}, "gradient_norm": {"10": ..},
+//    "learning_rate", "seconds_per_step", "tokens_per_second", "peak_memory_bytes"}
+//    over the log interval: "learned_tokens" are its targets without those of prompts, losses are means over
+//    them, norms over the steps that had some. "empty_steps" had none and changed nothing (absent if there
+//    were no such steps); where all were so, losses and norms are null. With train.mode all, "final" beside
+//    the layers: the final layer's loss, the backbone's gradient
 //   {"step", "evaluation": {"tokens", "exits": [{"layer", "loss", "perplexity", "agreement"}], "final":
 //   {..}}}
 //   {"step", "event": "start" | "resume" | "checkpoint" | "stop" | "end"}
@@ -36,6 +39,7 @@ class RunLog {
 
  private:
   void flush(int64_t step);
+  void tell_empty_steps(int64_t step, int64_t empty);
   void scalar(const std::string& tag, double value, int64_t step);
 
   const Job& job_;

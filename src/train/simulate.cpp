@@ -87,7 +87,9 @@ MeasuredTimes measure_times(const Job& job) {
                                .last_layer = 0,
                                .max_positions = job.options.batch.sequence_length};
   const model::Backbone edge = checkpoint::load_backbone(job.folder, load);  // embedding, norm and head only
-  const auto batch = job.training.at(0, job.options.batch.micro_batch);
+  const int64_t sample =
+      *job.training.first_learned(0, job.training.sequences().size());  // some have a target
+  const auto batch = job.training.at(sample, job.options.batch.micro_batch);
   const at::Tensor targets = batch.targets.to(edge.device());
   load.embedding = load.head = false;
 

@@ -25,6 +25,7 @@ class Turns {
   // Steps count from 0. Each of the groups has one turn a cycle, in an order that stays.
   UnitRange active(int64_t step) const { return groups_[static_cast<size_t>(step % count())]; }
   int64_t cycle(int64_t step) const { return step / count(); }
+  bool same_turn(int64_t a, int64_t b) const { return (a - b) % count() == 0; }
   // The step that the learning rate is of: it moves on when all groups had their turn (section 3.2, delayed
   // update).
   int64_t rate_step(int64_t step) const { return step - step % count(); }

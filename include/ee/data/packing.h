@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -49,6 +50,8 @@ class PackedSequences {
 
   // Window `index`: sequence_length tokens, and the one behind each; kNoTarget where that is a prompt's.
   void copy(int64_t index, std::span<int64_t> inputs, std::span<int64_t> targets) const;
+  // How many of its targets are tokens.
+  int64_t learned_tokens(int64_t index) const;
 
  private:
   std::vector<uint32_t> window(int64_t index) const;  // sequence_length + 1 tokens of the corpus
@@ -91,6 +94,11 @@ class BatchSource {
   const PackedSequences& sequences() const { return sequences_; }
   int64_t sequence_index(int64_t sample) const;  // which window sample `sample` is
   Batch at(int64_t sample, int64_t count) const;
+  // How many targets of at(sample, count) are tokens: what a sum over them is divided by. Reads the text, so
+  // every rank knows it of samples that are another's, too.
+  int64_t learned_tokens(int64_t sample, int64_t count) const;
+  // The first of `count` samples from `sample` on that has a target; nothing: it is all prompts.
+  std::optional<int64_t> first_learned(int64_t sample, int64_t count) const;
   Batch of(std::vector<int64_t> sequences) const;  // windows by their index
 
  private:

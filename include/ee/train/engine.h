@@ -25,9 +25,11 @@ class FullStep;
 
 struct StepResult {  // with mode all one entry more: the final layer's loss, the norm of the backbone's
                      // gradient
-  std::vector<double> losses;          // of each exit: mean over the step's tokens, before weights
+  std::vector<double> losses;          // of each exit: mean over the step's learned tokens, before weights
   std::vector<double> gradient_norms;  // of each exit, before clipping
   double learning_rate = 0;
+  int64_t learned_tokens = 0;  // in the global batch: those with a target; 0: the step changed nothing
+  int64_t empty_steps = 0;     // up to this one that changed nothing
 };
 
 class Engine {
@@ -46,10 +48,12 @@ class Engine {
   Engine(Engine&&) noexcept;
 
   // Step number `step` (from 0) on the global_batch samples of `source` that follow sample step *
-  // global_batch; data-parallel ranks take every so-many-th micro-batch. Results are of this stage's exits
-  // over the whole batch. Returns while later stages may still be at work on the step, except with schedule
-  // flush. Memory: the largest of one layer's and one exit's activations for a micro-batch; in front of
-  // another stage also the inputs of this stage's exits.
+  // global_batch; data-parallel ranks take every so-many-th micro-batch. A loss is a sum over the tokens of
+  // the whole batch that have a target, divided once by their number, however the batch is cut. Where none
+  // has one, weights and moments stay as they are. Results are of this stage's exits over the whole batch.
+  // Returns while later stages may still be at work on the step, except with schedule flush. Memory: the
+  // largest of one layer's and one exit's activations for a micro-batch; in front of another stage also the
+  // inputs of this stage's exits.
   StepResult step(const data::BatchSource& source, int64_t step);
 
   const Stage& stage() const { return stage_; }
@@ -70,7 +74,13 @@ class Engine {
  private:
   int64_t data_rank() const { return ranks_ ? ranks_->data.rank() : 0; }
   int64_t data_ranks() const { return ranks_ ? ranks_->data.size() : 1; }
-  void accumulate(const data::BatchSource& source, int64_t step, std::vector<double>& losses);
+  // Of a batch with something to learn.
+  void update(const data::BatchSource& source, int64_t step, StepResult& result);
+  // Looks at the batches up to `step` that it has not looked at yet.
+  void find_empty_steps(const data::BatchSource& source, int64_t step);
+  // How often the groups of this step have been updated before: what Adam corrects its bias by.
+  int64_t updates_before(int64_t step) const;
+  void accumulate(const data::BatchSource& source, int64_t step, int64_t tokens, std::vector<double>& losses);
   // `last`: of the step, so that each exit's gradient is complete when its backward pass is.
   void accumulate(const data::Batch& batch, double scale, bool last, std::vector<double>& losses);
   void accumulate_taught(int64_t count, const std::function<data::Batch(int64_t)>& batch, double scale,
@@ -88,6 +98,8 @@ class Engine {
   optim::Optimizer optimizer_;
   optim::LearningRate learning_rate_;
   int64_t steps_;
+  int64_t looked_at_ = 0;             // steps from 0 on of which it is known whether they are empty
+  std::vector<int64_t> empty_steps_;  // of these, ascending: without a token to learn
 };
 
 }  // namespace ee::train

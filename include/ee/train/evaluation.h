@@ -28,8 +28,9 @@ struct Evaluation {
   double mean_loss() const;  // over the exits: what the best checkpoint is chosen by
 };
 
-// The first min(sequences, all) samples of `source`, `micro_batch` at a time. The backbone must have all its
-// layers. Nothing when `stop` answered true between two micro-batches.
+// The first min(sequences, all) samples of `source`, `micro_batch` at a time; at least one token of them has
+// a target. Means are over all of these tokens. The backbone must have all its layers. Nothing when `stop`
+// answered true between two micro-batches.
 std::optional<Evaluation> evaluate(const model::Backbone& backbone, const std::vector<exits::ExitHead>& exits,
                                    const data::BatchSource& source, int64_t sequences, int64_t micro_batch,
                                    const std::function<bool()>& stop);

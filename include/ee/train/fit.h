@@ -26,8 +26,9 @@ struct Fit {
   std::vector<ExitFit> exits;  // of all stages
 };
 
-// UserError: an exit that has no linear last step, text for less than two micro-batches.
-void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSource& source,
+// UserError: an exit that has no linear last step, text for less than two micro-batches, nothing to learn in
+// those of about `tokens` tokens.
+void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSource& source, int64_t tokens,
                int64_t micro_batch);
 
 // The samples of `source`, from its beginning, that fit_exits() looks at.

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ee/checkpoint/model_folder.h"
@@ -49,9 +50,12 @@ struct Job {
 // `launch`, tokenizes the text or maps its cache (one process of a machine does it, the others wait), and
 // counts the steps. Writes nothing but the token cache. UserError: the output exists already, exits that are
 // not there or have nothing to train, tokenizer and model do not fit, no text, text shorter than one
-// sequence, a sequence length beyond the model's positions, a grid that does not
-// fit processes, model or batch.
+// sequence, text in which nothing is learned, a sequence length beyond the model's positions, a grid that
+// does not fit processes, model or batch.
 Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch = {});
+
+// UserError: not one token of the first `samples` samples has a target; `what` names the text.
+void check_learned(const data::BatchSource& source, int64_t samples, std::string_view what);
 
 // The grid that `options` asks for, of `processes` processes. UserError: it needs another number of them.
 parallel::GridSizes grid_sizes(const config::ParallelOptions& options, int64_t processes);
