@@ -194,8 +194,7 @@ model::Backbone load_backbone(const ModelFolder& folder, const LoadOptions& opti
     return folder.backbone_files().read(name, slice, options.device, dtype);
   };
   model::Backbone backbone = fill_backbone(folder, options, read);
-  const int64_t positions = options.max_positions > 0 ? options.max_positions : folder.config().max_positions;
-  backbone.rope = model::RopeTable(folder.config(), positions, options.device);
+  backbone.rope = model::Rope(folder.config(), options.device);
   return backbone;
 }
 

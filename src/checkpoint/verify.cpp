@@ -60,13 +60,16 @@ void check_logits(const at::Tensor& logits, const std::string& where) {
 
 // Tokens from all over the vocabulary through every layer and every exit.
 void check_forward(const ModelFolder& folder) {
-  const model::Backbone backbone = load_backbone(folder, {.max_positions = kForwardTokens});
+  const model::Backbone backbone = load_backbone(folder, {});
   const at::ScalarType dtype = backbone.dtype();
   std::vector<exits::ExitHead> exits;
   if (folder.has_exits()) exits = load_exits(folder, backbone, {}, dtype);
   const int64_t vocab = folder.config().vocab_size;
-  const at::Tensor tokens =
-      at::arange(kForwardTokens, at::kLong).mul(vocab - 1).floor_divide(kForwardTokens - 1).view({1, -1});
+  const int64_t count = std::min(kForwardTokens, folder.config().max_positions);
+  const at::Tensor tokens = at::arange(count, at::kLong)
+                                .mul(vocab - 1)
+                                .floor_divide(std::max<int64_t>(count - 1, 1))
+                                .view({1, count});
   const at::Tensor last = model::run_layers(
       backbone, tokens, folder.config().layers, [&](int64_t depth, const model::LayerTrace& trace) {
         for (const auto& exit : exits)

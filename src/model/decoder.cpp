@@ -43,7 +43,7 @@ at::Tensor attend_step(const at::Tensor& q, const at::Tensor& k, const at::Tenso
                        LayerCache& cache) {
   const int64_t batch = q.size(0), heads = q.size(2), kv_heads = k.size(2), head_dim = q.size(3);
   // For RoPE the batch is one sequence of rows, each with its own position.
-  const auto rotated = [&](const at::Tensor& t) { return rotate(t.transpose(0, 1), rows.cos, rows.sin); };
+  const auto rotated = [&](const at::Tensor& t) { return rotate(t.transpose(0, 1), rows.rope); };
   const c10::List<std::optional<at::Tensor>> place({rows.sequence, rows.positions});
   cache.k.transpose(1, 2).index_put_(place, rotated(k).squeeze(0));
   cache.v.transpose(1, 2).index_put_(place, v.squeeze(1));
@@ -79,14 +79,12 @@ LayerTrace layer_around(const config::ModelConfig& config, const LayerWeights& w
 
 // Consecutive positions of each sequence, all sequences equally long: behind what `cache` holds, if there is
 // one. q, k, v and result as attend_step().
-at::Tensor attend_block(at::Tensor q, at::Tensor k, const at::Tensor& v, const RopeTable& rope,
+at::Tensor attend_block(at::Tensor q, at::Tensor k, const at::Tensor& v, const Rope& rope,
                         LayerCache* cache) {
   const int64_t seq = q.size(1), past = cache ? cache->length : 0;
-  EE_CHECK(past + seq <= rope.cos.size(0), "positions {}..{} but the RoPE table has {}", past, past + seq - 1,
-           rope.cos.size(0));
-  const at::Tensor cos = rope.cos.narrow(0, past, seq), sin = rope.sin.narrow(0, past, seq);
-  const at::Tensor queries = rotate(std::move(q), cos, sin).transpose(1, 2);
-  at::Tensor keys = rotate(std::move(k), cos, sin).transpose(1, 2);
+  const RopeRows angles = rope.rows(past, seq);
+  const at::Tensor queries = rotate(std::move(q), angles).transpose(1, 2);
+  at::Tensor keys = rotate(std::move(k), angles).transpose(1, 2);
   at::Tensor values = v.transpose(1, 2);
   if (cache) {
     cache->append(keys, values);
@@ -135,20 +133,20 @@ at::Tensor mlp(const MlpWeights& weights, const at::Tensor& stream, const parall
 }
 
 LayerTrace decoder_layer(const config::ModelConfig& config, const LayerWeights& weights, const at::Tensor& x,
-                         const RopeTable& rope, LayerCache* cache, const parallel::TensorRanks& ranks) {
+                         const Rope& rope, LayerCache* cache, const parallel::TensorRanks& ranks) {
   return layer_around(config, weights, x, ranks, [&](at::Tensor q, at::Tensor k, const at::Tensor& v) {
     return attend_block(std::move(q), std::move(k), v, rope, cache);
   });
 }
 
-StepRows::StepRows(const RopeTable& rope, std::span<const int64_t> lengths)
+StepRows::StepRows(const Rope& angles, std::span<const int64_t> lengths)
     : longest(*std::ranges::max_element(lengths) + 1) {
   const auto batch = static_cast<int64_t>(lengths.size());
-  const at::Device device = rope.cos.device();
-  positions = at::tensor(at::ArrayRef<int64_t>(lengths.data(), lengths.size()), at::kLong).to(device);
+  const RopeRows all = angles.rows(0, longest);
+  positions =
+      at::tensor(at::ArrayRef<int64_t>(lengths.data(), lengths.size()), at::kLong).to(all.cos.device());
   sequence = at::arange(batch, positions.options());
-  cos = rope.cos.index_select(0, positions);
-  sin = rope.sin.index_select(0, positions);
+  rope = {all.cos.index_select(0, positions), all.sin.index_select(0, positions)};
   visible = at::arange(longest, positions.options()).le(positions.unsqueeze(1)).view({batch, 1, 1, longest});
 }
 

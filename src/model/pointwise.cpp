@@ -15,14 +15,13 @@ bool needs_autograd(std::initializer_list<at::Tensor> tensors) {
                      [](const at::Tensor& tensor) { return tensor.requires_grad(); });
 }
 
-at::Tensor rotate(at::Tensor x, const at::Tensor& cos, const at::Tensor& sin) {
+at::Tensor rotate(at::Tensor x, const RopeRows& rope) {
   if (!needs_autograd({x}) && fused::takes(x)) {
-    fused::rotate(x, cos, sin);
+    fused::rotate(x, rope);
     return x;
   }
   const int64_t half = x.size(-1) / 2;
-  const at::Tensor c = cos.narrow(-1, 0, half).unsqueeze(1);  // [seq, 1, head_dim / 2]
-  const at::Tensor s = sin.narrow(-1, 0, half).unsqueeze(1);
+  const at::Tensor c = rope.cos.unsqueeze(1), s = rope.sin.unsqueeze(1);  // [seq, 1, head_dim / 2]
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor first = wide.narrow(-1, 0, half);
   const at::Tensor second = wide.narrow(-1, half, half);

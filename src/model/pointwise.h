@@ -4,14 +4,16 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ee/model/rope.h"
+
 namespace ee::model {
 
 // True where the result of an operation on these tensors would be recorded by autograd.
 bool needs_autograd(std::initializer_list<at::Tensor> tensors);
 
 // Rotates pairs (i, i + head_dim/2) of every head by its position's angle. x [batch, seq, heads, head_dim];
-// cos, sin [seq, head_dim] f32. Without autograd x's own memory is rotated and returned.
-at::Tensor rotate(at::Tensor x, const at::Tensor& cos, const at::Tensor& sin);
+// `rope` of its seq positions. Without autograd x's own memory is rotated and returned.
+at::Tensor rotate(at::Tensor x, const RopeRows& rope);
 
 // silu(gate) * up, both [.., intermediate]. Without autograd the result takes gate's memory.
 at::Tensor silu_times(at::Tensor gate, const at::Tensor& up);

@@ -113,20 +113,20 @@ bool takes(const at::Tensor& tensor) {
          (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
 }
 
-void rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  const int64_t seq = x.size(1), heads = x.size(2), head_dim = x.size(3);
-  EE_CHECK(cos.size(0) == seq && cos.stride(1) == 1 && cos.stride(0) == sin.stride(0),
+void rotate(const at::Tensor& x, const RopeRows& rope) {
+  const int64_t seq = x.size(1), heads = x.size(2), head_dim = x.size(3), half = head_dim / 2;
+  EE_CHECK(rope.cos.size(0) == seq && rope.cos.is_contiguous() && rope.sin.is_contiguous(),
            "RoPE rows of {} positions", seq);
-  const float* cos_rows = cos.const_data_ptr<float>();
-  const float* sin_rows = sin.const_data_ptr<float>();
+  const float* cos = rope.cos.const_data_ptr<float>();
+  const float* sin = rope.sin.const_data_ptr<float>();
   with_element_type(x, [&]<typename T>(T*) {
     T* data = x.mutable_data_ptr<T>();
     for_rows(x.size(0) * seq, heads * head_dim, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        const int64_t table = row % seq * cos.stride(0);
+        const int64_t angles = row % seq * half;
         for (int64_t head = 0; head < heads; ++head) {
           T* low = data + (row * heads + head) * head_dim;
-          rotate_head(low, low + head_dim / 2, cos_rows + table, sin_rows + table, head_dim / 2);
+          rotate_head(low, low + half, cos + angles, sin + angles, half);
         }
       }
     });

@@ -3,13 +3,15 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "ee/model/rope.h"
+
 namespace ee::model::fused {
 
 // Whether the loops below take this tensor: on CPU, contiguous, f32 or bf16.
 bool takes(const at::Tensor& tensor);
 
-// In place; x [batch, seq, heads, head_dim]; cos, sin [seq, head_dim] f32, rows contiguous.
-void rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
+// In place; x [batch, seq, heads, head_dim]; `rope` of seq positions, contiguous.
+void rotate(const at::Tensor& x, const RopeRows& rope);
 
 // x [.., hidden] -> [.., hidden]; weight [hidden] in x's dtype.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);

@@ -28,7 +28,6 @@ Engine load_engine(const Job& job, const parallel::Ranks* ranks) {
                    .last_layer = stage.loaded_layers,
                    .embedding = stage.is_first,
                    .head = stage.needs_head,
-                   .max_positions = job.options.batch.sequence_length,
                    .ranks = ranks ? ranks->tensor : parallel::TensorRanks()});
   std::vector<int64_t> layers;
   for (const auto& spec : job.exits_of(stage)) layers.push_back(spec.layer);

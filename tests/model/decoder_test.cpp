@@ -11,14 +11,16 @@ float max_difference(const at::Tensor& a, const at::Tensor& b) { return a.sub(b)
 
 // Loops over heads and positions; f64, so that its own rounding does not matter.
 at::Tensor naive_attention(const config::ModelConfig& config, const AttentionWeights& weights,
-                           const at::Tensor& x, const RopeTable& rope) {
+                           const at::Tensor& x, const Rope& rope) {
   const int64_t d = config.head_dim, seq = x.size(1), group = config.heads / config.kv_heads;
   const auto project = [&](const Linear& linear) {
     return x.to(at::kDouble).matmul(linear.weight.to(at::kDouble).t());
   };
+  const RopeRows rows = rope.rows(0, seq);
+  const at::Tensor cos = at::cat({rows.cos, rows.cos}, 1), sin = at::cat({rows.sin, rows.sin}, 1);
   const auto rotated = [&](const at::Tensor& head) {  // [seq, d]
     const at::Tensor swapped = at::cat({head.narrow(1, d / 2, d / 2).neg(), head.narrow(1, 0, d / 2)}, 1);
-    return head.mul(rope.cos.narrow(0, 0, seq)).add(swapped.mul(rope.sin.narrow(0, 0, seq)));
+    return head.mul(cos).add(swapped.mul(sin));
   };
   const at::Tensor q = project(weights.q), k = project(weights.k), v = project(weights.v);
   at::Tensor mixed = at::zeros({x.size(0), seq, config.heads * d}, at::kDouble);
@@ -93,10 +95,10 @@ TEST_P(Pointwise, RotateEqualsPlain) {
   config::ModelConfig config = test::tiny_config();
   for (const int64_t head_dim : {2, 8, 20, 64}) {
     config.head_dim = head_dim;
-    const RopeTable rope(config, 9, at::kCPU);
+    const RopeRows rope = Rope(config, at::kCPU).rows(0, 9);
     const at::Tensor x = random({2, 9, 3, head_dim});
-    const at::Tensor plain = rotate(recorded(x), rope.cos, rope.sin);
-    EXPECT_LE(max_difference(rotate(x.clone(), rope.cos, rope.sin), plain), tolerance()) << head_dim;
+    const at::Tensor plain = rotate(recorded(x), rope);
+    EXPECT_LE(max_difference(rotate(x.clone(), rope), plain), tolerance()) << head_dim;
   }
 }
 

@@ -60,7 +60,7 @@ inline model::Backbone tiny_backbone(const config::ModelConfig& config, uint64_t
   if (config.tie_embeddings) {
     backbone.head = backbone.embedding;
   }
-  backbone.rope = model::RopeTable(config, config.max_positions, at::kCPU);
+  backbone.rope = model::Rope(config, at::kCPU);
   return backbone;
 }
 

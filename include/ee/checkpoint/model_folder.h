@@ -56,8 +56,7 @@ struct LoadOptions {
   int64_t first_layer = 1;                                  // layers first_layer..last_layer
   int64_t last_layer = -1;                                  // -1: the model's last one
   bool embedding = true, head = true;                       // whether the rank embeds tokens, needs logits
-  int64_t max_positions = 0;         // length of the RoPE table; 0: the model's max_positions
-  parallel::TensorRanks ranks = {};  // reads this rank's slices only
+  parallel::TensorRanks ranks = {};                         // reads this rank's slices only
 };
 
 // The layers asked for, embedding, final norm and head. Tensors are copies: the folder may be closed after.

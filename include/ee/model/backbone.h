@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ee/config/model_config.h"
+#include "ee/model/rope.h"
 #include "ee/parallel/tensor_ranks.h"
 
 namespace ee::model {
@@ -56,15 +57,6 @@ struct LayerCache {
   void append(const at::Tensor& new_k, const at::Tensor& new_v);
 };
 
-// cos and sin of every position up to a length; f32, computed once per model (linear and llama3 scaling
-// included).
-struct RopeTable {
-  at::Tensor cos, sin;  // [positions, head_dim], f32
-
-  RopeTable() = default;
-  RopeTable(const config::ModelConfig& config, int64_t positions, at::Device device);
-};
-
 // What one layer computes on the way; all [batch, seq, hidden] (the stream of parallel/tensor_ranks.h).
 struct LayerTrace {
   at::Tensor post_attention;  // residual stream between attention and MLP
@@ -84,7 +76,7 @@ at::Tensor mlp(const MlpWeights& weights, const at::Tensor& x, const parallel::T
 // they are positions cache->length .. +seq-1, attend to everything cached before them, and are appended to
 // it.
 LayerTrace decoder_layer(const config::ModelConfig& config, const LayerWeights& weights, const at::Tensor& x,
-                         const RopeTable& rope, LayerCache* cache = nullptr,
+                         const Rope& rope, LayerCache* cache = nullptr,
                          const parallel::TensorRanks& ranks = {});
 
 // A consecutive range of layers of a model, as far as one rank holds them. Immutable after loading; every
@@ -96,7 +88,7 @@ struct Backbone {
   std::vector<LayerWeights> layers;  // layers first_layer..last_layer(); may be fewer than config.layers
   at::Tensor final_norm;             // [hidden]
   at::Tensor head;  // [vocab, hidden]; the embedding itself when tied; undefined where unused
-  RopeTable rope;
+  Rope rope;
   parallel::TensorRanks ranks;  // that share every matrix
 
   int64_t last_layer() const { return first_layer + static_cast<int64_t>(layers.size()) - 1; }

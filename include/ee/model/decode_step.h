@@ -13,11 +13,11 @@ namespace ee::model {
 struct StepRows {
   at::Tensor sequence;   // [batch] i64: 0..batch-1
   at::Tensor positions;  // [batch] i64: lengths
-  at::Tensor cos, sin;   // [batch, head_dim] f32
+  RopeRows rope;         // of the positions
   at::Tensor visible;    // [batch, 1, 1, longest] bool
   int64_t longest = 0;   // largest position + 1: keys that a layer looks at
 
-  StepRows(const RopeTable& rope, std::span<const int64_t> lengths);
+  StepRows(const Rope& angles, std::span<const int64_t> lengths);
 };
 
 // decoder_layer() for one new row of each sequence, x [batch, 1, hidden]. cache.length means nothing here:
