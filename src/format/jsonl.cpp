@@ -9,35 +9,10 @@
 #include <nlohmann/json.hpp>
 
 #include "ee/base/error.h"
-#include "json_text.h"
 
 namespace ee::format {
 
 using base::UserError;
-
-JsonlReader::JsonlReader(const std::filesystem::path& path)
-    : file_(path, std::ios::binary), in_(&file_), name_(path.string()) {
-  if (!file_) throw UserError("cannot read {}: {}", name_, std::strerror(errno));
-  if (std::filesystem::is_directory(path))
-    throw UserError("cannot read {}: it is a folder, a file was expected", name_);
-}
-
-JsonlReader::JsonlReader(std::istream& in, std::string name) : in_(&in), name_(std::move(name)) {}
-
-bool JsonlReader::next(nlohmann::json& value) {
-  std::string line;
-  while (std::getline(*in_, line)) {
-    ++line_;
-    bytes_read_ += line.size() + (in_->eof() ? 0 : 1);
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    value = parse_json(line, where());
-    return true;
-  }
-  if (in_->bad()) throw UserError("cannot read {} after line {}", name_, line_);
-  return false;
-}
-
-std::string JsonlReader::where() const { return fmt::format("{}:{}", name_, line_); }
 
 namespace {
 

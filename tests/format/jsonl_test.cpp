@@ -5,7 +5,6 @@
 
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "ee/base/error.h"
 #include "ee/base/file.h"
@@ -16,48 +15,6 @@ namespace {
 
 using ::testing::HasSubstr;
 using Json = nlohmann::json;
-
-TEST(JsonlReader, GivesOneValueALineAndPassesOverBlankOnes) {
-  std::istringstream in("{\"text\":\"a\\nb\"}\n\n \t\r\n[1]\r\n3");
-  JsonlReader reader(in, "lines");
-  Json value;
-  ASSERT_TRUE(reader.next(value));
-  EXPECT_EQ(value.at("text"), "a\nb");
-  ASSERT_TRUE(reader.next(value));
-  EXPECT_EQ(value, Json::array({1}));
-  EXPECT_EQ(reader.where(), "lines:4");
-  ASSERT_TRUE(reader.next(value));
-  EXPECT_EQ(value, 3);
-  EXPECT_FALSE(reader.next(value));
-  EXPECT_EQ(reader.bytes_read(), in.str().size());
-}
-
-TEST(JsonlReader, NamesFileAndLineOfBadJson) {
-  for (const char* bad : {"{", "{} {}", "\"\xff\"", "nan", "{'a':1}"}) {
-    std::istringstream in(std::string("{}\n") + bad + "\n");
-    JsonlReader reader(in, "data.jsonl");
-    Json value;
-    ASSERT_TRUE(reader.next(value));
-    try {
-      reader.next(value);
-      FAIL() << bad;
-    } catch (const base::UserError& error) {
-      EXPECT_THAT(error.what(), HasSubstr("data.jsonl:2: not valid JSON")) << bad;
-    }
-  }
-}
-
-TEST(JsonlReader, RefusesAbsentFilesAndFolders) {
-  const TempFolder folder;
-  EXPECT_THROW(JsonlReader(folder / "absent"), base::UserError);
-  EXPECT_THROW(JsonlReader(folder.path()), base::UserError);
-}
-
-TEST(JsonlReader, FindsNothingInAnEmptyFile) {
-  std::istringstream in("");
-  Json value;
-  EXPECT_FALSE(JsonlReader(in, "empty").next(value));
-}
 
 TEST(JsonlWriter, AppendsAndEachLineIsThereAtOnce) {
   const TempFolder folder;
