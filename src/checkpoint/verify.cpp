@@ -6,7 +6,7 @@
 #include "ee/base/text.h"
 #include "ee/checkpoint/model_folder.h"
 #include "ee/checkpoint/tensor_files.h"
-#include "ee/tokenizer/tokenizer.h"
+#include "ee/tokenizer/ids_only.h"
 #include "folder_parts.h"
 
 namespace ee::checkpoint {
@@ -43,6 +43,7 @@ void check_tied_head(const ModelFolder& folder) {
 }
 
 std::string check_tokenizer(const ModelFolder& folder) {
+  if (!tokenizer::has_tokenizer(folder.path())) return "tokenizer: none, the model is for ids only";
   const auto tokenizer = tokenizer::Tokenizer::load(folder.path());
   if (tokenizer->vocab_size() > folder.config().vocab_size)
     throw UserError(

@@ -50,7 +50,7 @@ std::vector<int64_t> place_layers(const config::ModelConfig& model, const PlaceR
       {.source = request.source, .output = folder, .exits = one_behind_each_layer(model.layers)}, text);
   const infer::Model everywhere =
       infer::load_model({.folder = folder, .precision = config::Precision::stored, .exits = {}});
-  const auto tokenizer = infer::load_tokenizer(folder, everywhere.backbone.config);
+  const auto tokenizer = infer::load_data_tokenizer(folder, everywhere.backbone.config);
   const eval::DrawData draw{
       .paths = text.paths, .sequences = kSequences, .sequence_length = kSequenceLength, .seed = kDrawSeed};
   const eval::PlacementOptions options{.count = request.count,

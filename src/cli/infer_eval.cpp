@@ -18,7 +18,8 @@ int run_eval(const std::vector<std::string>& args) {
       "Loss, perplexity and agreement with the final layer of every exit, and which share of the tokens "
       "would leave there at several thresholds.");
   arguments.declare(line);
-  line.value("data", "PATH", path, "text file, .jsonl file with \"text\", or folder of both")
+  line.value("data", "PATH", path,
+             "file of text or of records with \"text\" or \"tokens\", or folder of both")
       .required("data");
   line.value("sequences", "N", data.sequences, "at most so many sequences, from the beginning");
   line.value("sequence-length", "N", data.sequence_length, "tokens predicted in each");
@@ -31,7 +32,7 @@ int run_eval(const std::vector<std::string>& args) {
   }
   data.path = path;
   const infer::Model model = arguments.load();
-  const auto tokenizer = arguments.load_tokenizer(model);
+  const auto tokenizer = infer::load_data_tokenizer(arguments.folder, model.backbone.config);
   const auto sequences = eval::read_sequences(data, model.backbone.config, *tokenizer);
 
   const bool show_progress = ::isatty(STDERR_FILENO) != 0;

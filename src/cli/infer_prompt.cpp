@@ -4,7 +4,6 @@
 #include <iterator>
 
 #include "ee/base/error.h"
-#include "ee/base/file.h"
 #include "ee/data/documents.h"
 #include "ee/tokenizer/chat.h"
 #include "infer_generate.h"
@@ -44,18 +43,17 @@ void check_input(const GenerateArguments& arguments) {
 
 std::string read_prompt(const GenerateArguments& arguments) {
   check_input(arguments);
-  std::string text;
   if (arguments.prompt) {
-    text = *arguments.prompt;
-  } else {
-    text = arguments.prompt_file ? base::read_text_file(*arguments.prompt_file) : read_input();
-    if (text.ends_with('\n')) {
+    return data::as_text(*arguments.prompt, "the prompt");
+  }
+  std::string text = arguments.prompt_file ? data::read_text(*arguments.prompt_file)
+                                           : data::as_text(read_input(), "the prompt");
+  // Whoever writes a file ends its last line; that is no part of what is asked.
+  if (text.ends_with('\n')) {
+    text.pop_back();
+    if (text.ends_with('\r')) {
       text.pop_back();
     }
-  }
-  if (const size_t invalid = data::find_invalid_utf8(text); invalid < text.size()) {
-    throw UserError("the prompt is not UTF-8: byte {} is 0x{:02x}", invalid,
-                    static_cast<unsigned char>(text[invalid]));
   }
   return text;
 }

@@ -4,7 +4,8 @@
 #include "ee/base/error.h"
 #include "ee/base/file.h"
 #include "ee/eval/score.h"
-#include "ee/format/jsonl.h"
+#include "ee/format/file_kind.h"
+#include "ee/format/records.h"
 #include "ee/format/safetensors.h"
 #include "infer_commands.h"
 #include "infer_model.h"
@@ -27,18 +28,26 @@ struct InputLine {
   std::string where;  // "file:line"
 };
 
+format::RecordReader open_records(const std::string& path) {
+  format::UnpackedFile file(path);
+  if (format::find_kind(file) != format::FileKind::records) {
+    throw UserError("{} is text; expected records with \"tokens\" or \"text\", as .jsonl or .json", path);
+  }
+  return format::RecordReader(std::move(file));
+}
+
 // The tokenizer is loaded when the first line of text needs it.
 class InputReader {
  public:
   InputReader(const ScoreArguments& arguments, const infer::Model& model)
-      : arguments_(arguments), model_(model), lines_(arguments.input) {}
+      : arguments_(arguments), model_(model), records_(open_records(arguments.input)) {}
 
   std::optional<InputLine> next() {
     nlohmann::json line;
-    if (!lines_.next(line)) {
+    if (!records_.next(line)) {
       return std::nullopt;
     }
-    const std::string where = lines_.where();
+    const std::string where = records_.where();
     const bool has_tokens = line.is_object() && line.contains("tokens");
     const bool has_text = line.is_object() && line.contains("text");
     if (has_tokens == has_text) {
@@ -68,7 +77,7 @@ class InputReader {
 
   const ScoreArguments& arguments_;
   const infer::Model& model_;
-  format::JsonlReader lines_;
+  format::RecordReader records_;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer_;
 };
 
@@ -116,7 +125,8 @@ int run_score(const std::vector<std::string>& args) {
       "Log probability of every token of each input line ({\"tokens\":[...]} or {\"text\":\"...\"}) and "
       "the most probable next token, for the final layer and every exit.");
   arguments.model.declare(line);
-  line.value("input", "FILE", arguments.input, "JSON Lines to score").required("input");
+  line.value("input", "FILE", arguments.input, "JSON Lines, or a list of records, to score")
+      .required("input");
   line.value("output", "FILE", arguments.output, "JSON Lines to write").required("output");
   line.value("logits", "FILE", arguments.logits,
              "raw f32 logits of a single input line, before division by an exit's temperature");

@@ -33,7 +33,8 @@ struct CalibrateArguments {
                      "for `ee-infer "
                      "--quality`.");
     line.value("model", "DIR", model.folder, "model folder with exits").required("model");
-    line.values("data", "PATH", data, "text file, .jsonl file with \"text\", or folder of both; repeatable")
+    line.values("data", "PATH", data,
+                "file of text or of records with \"text\" or \"tokens\", or folder of both; repeatable")
         .required("data");
     line.value("agreement", "A,...", agreement, "wanted shares of tokens that are the final layer's");
     line.value("confidence", "P", confidence, "probability that they are reached on fresh text of this kind");
@@ -99,7 +100,7 @@ int run_calibrate(const std::vector<std::string>& args) {
   const auto folder = checkpoint::ModelFolder::open(arguments.model.folder);
   const config::ExitsConfig exits = folder.exits();
   infer::Model model = arguments.model.load();
-  const auto tokenizer = arguments.model.load_tokenizer(model);
+  const auto tokenizer = infer::load_data_tokenizer(arguments.model.folder, folder.config());
   const auto sequences = eval::draw_sequences(arguments.draw(), folder.config(), *tokenizer);
   if (arguments.report) {
     fmt::print("{}", to_table(eval::measure(model, exits.quality, sequences, show_progress)));

@@ -45,7 +45,7 @@ struct PrepareArguments {
     line.flag("self", self, "the data is what the model itself says");
     line.value("model", "DIR", model, "model folder, with or without exits, or a GGUF file")
         .required("model");
-    line.value("prompts", "FILE", prompts, "one prompt a line, or .jsonl with \"prompt\"")
+    line.value("prompts", "FILE", prompts, "one prompt a line, or records (.jsonl, .json) with \"prompt\"")
         .required("prompts");
     line.value("output", "FILE", output, "JSON Lines to write; must not exist").required("output");
     line.value("max-new-tokens", "N", batch.max_new_tokens, "the longest answer");

@@ -1,102 +1,47 @@
 #include "ee/data/documents.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 #include <system_error>
 
 #include "ee/base/error.h"
-#include "ee/base/file.h"
-#include "ee/format/jsonl.h"
+#include "ee/base/text.h"
+#include "ee/format/file_kind.h"
+#include "ee/format/records.h"
 
 namespace ee::data {
 namespace fs = std::filesystem;
 using base::UserError;
+using Json = nlohmann::json;
 
 namespace {
 
-bool is_hidden(const fs::path& path) { return path.filename().string().starts_with('.'); }
+std::string read_rest(format::UnpackedFile& file) { return as_text(file.read_rest(), file.path().string()); }
 
-std::vector<fs::path> files_below(const fs::path& folder) {
-  std::vector<fs::path> files;
-  for (auto entry = fs::recursive_directory_iterator(folder); entry != fs::end(entry); ++entry) {
-    if (is_hidden(entry->path())) {
-      if (entry->is_directory()) entry.disable_recursion_pending();
-    } else if (entry->is_regular_file()) {
-      files.push_back(entry->path());
-    }
-  }
-  std::sort(files.begin(), files.end());
-  return files;
+// The value of `key`, or nullptr where it is missing or null.
+const Json* find_value(const Json& record, const char* key) {
+  const auto found = record.find(key);
+  return found == record.end() || found->is_null() ? nullptr : &*found;
 }
 
-std::string_view as_text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+// A record's text: the string that it is or has at `key`, "" where there is none.
+std::string text_of(const Json& record, const char* key, const std::string& where) {
+  if (record.is_string()) return record.get<std::string>();
+  if (!record.is_object() && !record.is_null())
+    throw UserError("{}: the record is {}, expected an object with \"{}\"", where, record.type_name(), key);
+  const Json* value = record.is_null() ? nullptr : find_value(record, key);
+  if (!value) return "";
+  if (!value->is_string())
+    throw UserError("{}: \"{}\" is {}, expected a string", where, key, value->type_name());
+  return value->get<std::string>();
 }
 
-}  // namespace
-
-std::vector<fs::path> find_text_files(const std::vector<std::string>& paths, std::string_view option) {
-  if (paths.empty()) throw UserError("{} is empty; name at least one text file or folder", option);
-  std::vector<fs::path> files;
-  for (const fs::path path : paths) {
-    try {
-      if (fs::is_regular_file(path)) {
-        files.push_back(path);
-      } else if (fs::is_directory(path)) {
-        const auto below = files_below(path);
-        if (below.empty()) throw UserError("{}: folder {} holds no files", option, path.string());
-        files.insert(files.end(), below.begin(), below.end());
-      } else {
-        throw UserError("{}: {} is neither a file nor a folder; check the path", option, path.string());
-      }
-    } catch (const fs::filesystem_error& error) {
-      throw UserError("{}: cannot list {}: {}", option, path.string(), error.code().message());
-    }
-  }
-  return files;
-}
-
-size_t find_invalid_utf8(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  size_t i = 0;
-  while (i < text.size()) {
-    const unsigned lead = byte(i);
-    if (lead < 0x80) {
-      ++i;
-      continue;
-    }
-    const size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-    if (lead < 0xC2 || lead > 0xF4 || i + length > text.size()) return i;
-    for (size_t k = 1; k < length; ++k)
-      if ((byte(i + k) & 0xC0) != 0x80) return i;
-    const unsigned second = byte(i + 1);
-    const bool overlong = (lead == 0xE0 && second < 0xA0) || (lead == 0xF0 && second < 0x90);
-    const bool out_of_range = (lead == 0xED && second > 0x9F) || (lead == 0xF4 && second > 0x8F);
-    if (overlong || out_of_range) return i;
-    i += length;
-  }
-  return text.size();
-}
-
-namespace {
-
-void check_utf8(std::string_view text, const fs::path& file) {
-  const size_t bad = find_invalid_utf8(text);
-  if (bad < text.size())
-    throw UserError("{}: not UTF-8 text: byte 0x{:02x} at offset {}; convert the file or leave it out",
-                    file.string(), static_cast<unsigned char>(text[bad]), bad);
-}
-
-std::string string_of(const nlohmann::json& line, const char* key, const std::string& where) {
-  if (!line.is_object() || !line.contains(key))
-    throw UserError("{}: no \"{}\"; expected {{\"{}\": \"...\"}}", where, key, key);
-  if (!line.at(key).is_string())
-    throw UserError("{}: \"{}\" is {}, expected a string", where, key, line.at(key).type_name());
-  return line.at(key).get<std::string>();
-}
-
-std::vector<int64_t> tokens_of(const nlohmann::json& tokens, const std::string& where) {
+std::vector<int64_t> tokens_of(const Json& tokens, const std::string& where) {
   if (!tokens.is_array() ||
       !std::ranges::all_of(tokens, [](const auto& token) { return token.is_number_integer(); }))
     throw UserError("{}: \"tokens\" is not an array of whole numbers; give token ids, or \"text\" alone",
@@ -104,44 +49,127 @@ std::vector<int64_t> tokens_of(const nlohmann::json& tokens, const std::string& 
   return tokens.get<std::vector<int64_t>>();
 }
 
-int64_t prompt_tokens_of(const nlohmann::json& line, size_t tokens, const std::string& where) {
-  const auto found = line.find("prompt_tokens");
-  if (found == line.end()) return 0;
-  if (!found->is_number_unsigned() || found->get<uint64_t>() > tokens)
-    throw UserError("{}: \"prompt_tokens\" is {}, expected how many of the line's {} tokens are the prompt",
-                    where, found->dump(), tokens);
-  return found->get<int64_t>();
+int64_t prompt_tokens_of(const Json& count, size_t tokens, const std::string& where) {
+  if (!count.is_number_unsigned() || count.get<uint64_t>() > tokens)
+    throw UserError("{}: \"prompt_tokens\" is {}, expected how many of the record's {} tokens are the prompt",
+                    where, count.dump(), tokens);
+  return count.get<int64_t>();
 }
 
-Document document_of(const nlohmann::json& line, const std::string& where) {
-  if (!line.is_object() || !line.contains("tokens"))
-    return {.text = string_of(line, "text", where), .tokens = {}, .where = where};
-  Document document{.text = {}, .tokens = tokens_of(line.at("tokens"), where), .where = where};
-  document.prompt_tokens = prompt_tokens_of(line, document.tokens.size(), where);
+Document document_of(const Json& record, const std::string& where) {
+  const bool object = record.is_object();
+  const Json* tokens = object ? find_value(record, "tokens") : nullptr;
+  const Json* prompt_tokens = object ? find_value(record, "prompt_tokens") : nullptr;
+  if (!tokens) {
+    if (prompt_tokens)
+      throw UserError(
+          "{}: \"prompt_tokens\" counts ids, but there are no \"tokens\"; give the ids, or \"text\" "
+          "alone, all of which is learned",
+          where);
+    return {.text = text_of(record, "text", where), .tokens = {}, .where = where};
+  }
+  Document document{.text = {}, .tokens = tokens_of(*tokens, where), .where = where};
+  if (prompt_tokens) document.prompt_tokens = prompt_tokens_of(*prompt_tokens, document.tokens.size(), where);
   return document;
+}
+
+// The records of one file, and whether any of them has what is looked for: a file of other data must not
+// count as one whose rows are empty.
+class Records {
+ public:
+  Records(format::UnpackedFile file, std::initializer_list<const char*> keys)
+      : file_(file.path().string()), reader_(std::move(file)), keys_(keys) {}
+
+  bool next(Json& record) {
+    if (!reader_.next(record)) {
+      check_keys();
+      return false;
+    }
+    has_keys_ = has_keys_ || !record.is_object() ||
+                std::ranges::any_of(keys_, [&](const char* key) { return record.contains(key); });
+    if (!first_) first_ = names_of(record);
+    return true;
+  }
+  std::string where() const { return reader_.where(); }
+  uint64_t bytes_read() const { return reader_.bytes_read(); }
+
+ private:
+  static std::string names_of(const Json& record) {
+    std::vector<std::string> names;
+    if (record.is_object())
+      for (const auto& [name, value] : record.items()) names.push_back(Json(name).dump());
+    return names.empty() ? "no keys" : base::join(names, ", ");
+  }
+  void check_keys() const {
+    if (has_keys_ || !first_) return;
+    throw UserError("{}: no record has a key \"{}\"; the first one has {}", file_,
+                    fmt::join(keys_, "\" or \""), *first_);
+  }
+
+  std::string file_;
+  format::RecordReader reader_;
+  std::vector<const char*> keys_;
+  std::optional<std::string> first_;  // the first one's keys
+  bool has_keys_ = false;
+};
+
+}  // namespace
+
+void DocumentCount::add_empty(const std::string& where) {
+  if (empty++ == 0) first_empty = where;
+}
+
+DocumentCount& DocumentCount::operator+=(const DocumentCount& more) {
+  if (empty == 0) first_empty = more.first_empty;
+  all += more.all;
+  empty += more.empty;
+  return *this;
+}
+
+void DocumentCount::warn(std::string_view what) const {
+  if (empty > 0)
+    fmt::print(stderr, "warning: {} of {} {} are empty and left out, the first is {}\n", empty, all, what,
+               first_empty);
+}
+
+DocumentCount for_each_document(const fs::path& file, const std::function<void(Document)>& visit) {
+  DocumentCount count;
+  const auto add = [&](Document document, uint64_t bytes_read) {
+    ++count.all;
+    if (document.text.empty() && document.tokens.empty()) {
+      count.add_empty(document.where);
+      return;
+    }
+    document.bytes_read = bytes_read;
+    visit(std::move(document));
+  };
+  format::UnpackedFile unpacked(file);
+  if (format::find_kind(unpacked) == format::FileKind::records) {
+    Records records(std::move(unpacked), {"text", "tokens"});
+    for (Json record; records.next(record);) add(document_of(record, records.where()), records.bytes_read());
+  } else {
+    std::string text = read_rest(unpacked);
+    add({.text = std::move(text), .tokens = {}, .where = file.string()}, unpacked.bytes_read());
+  }
+  return count;
+}
+
+namespace {
+
+std::vector<int64_t> encode(const Document& document, const tokenizer::Tokenizer& tokenizer) {
+  try {
+    return tokenizer.encode(document.text);
+  } catch (const UserError& error) {
+    throw UserError("{}: {}", document.where, error.what());
+  }
 }
 
 }  // namespace
 
-void for_each_document(const fs::path& file, const std::function<void(Document)>& visit) {
-  const auto visit_unless_empty = [&](Document document) {
-    if (!document.text.empty() || !document.tokens.empty()) visit(std::move(document));
-  };
-  if (file.extension() == ".jsonl") {
-    format::JsonlReader lines(file);
-    for (nlohmann::json line; lines.next(line);) visit_unless_empty(document_of(line, lines.where()));
-    return;
-  }
-  const base::MappedFile mapped(file);
-  const std::string_view text = as_text(mapped.bytes());
-  check_utf8(text, file);
-  visit_unless_empty({.text = std::string(text), .tokens = {}, .where = file.string()});
-}
-
 std::vector<int64_t> document_tokens(const Document& document, const tokenizer::Tokenizer& tokenizer) {
   std::vector<int64_t> tokens = document.tokens;
   if (tokens.empty()) {
-    tokens = tokenizer.encode(document.text);
+    tokens = encode(document, tokenizer);
     if (tokenizer.adds_bos() && tokenizer.bos()) tokens.insert(tokens.begin(), *tokenizer.bos());
     return tokens;
   }
@@ -154,23 +182,41 @@ std::vector<int64_t> document_tokens(const Document& document, const tokenizer::
   return tokens;
 }
 
-std::vector<std::string> read_prompts(const fs::path& file) {
+namespace {
+
+std::vector<std::string> prompts_of(Records records) {
   std::vector<std::string> prompts;
-  const auto add = [&](std::string prompt) {
-    if (!prompt.empty()) prompts.push_back(std::move(prompt));
-  };
-  if (file.extension() == ".jsonl") {
-    format::JsonlReader lines(file);
-    for (nlohmann::json line; lines.next(line);) add(string_of(line, "prompt", lines.where()));
-  } else {
-    const std::string text = base::read_text_file(file);
-    check_utf8(text, file);
-    std::istringstream lines(text);
-    for (std::string line; std::getline(lines, line);) {
-      if (line.ends_with('\r')) line.pop_back();
-      add(std::move(line));
+  DocumentCount count;
+  for (Json record; records.next(record);) {
+    std::string prompt = text_of(record, "prompt", records.where());
+    ++count.all;
+    if (prompt.empty()) {
+      count.add_empty(records.where());
+    } else {
+      prompts.push_back(std::move(prompt));
     }
   }
+  count.warn("prompts");
+  return prompts;
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> found;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (!line.empty()) found.push_back(std::move(line));
+  }
+  return found;
+}
+
+}  // namespace
+
+std::vector<std::string> read_prompts(const fs::path& file) {
+  format::UnpackedFile unpacked(file);
+  const bool records = format::find_kind(unpacked) == format::FileKind::records;
+  auto prompts =
+      records ? prompts_of(Records(std::move(unpacked), {"prompt"})) : lines_of(read_rest(unpacked));
   if (prompts.empty()) throw UserError("{} holds no prompts; write one a line", file.string());
   return prompts;
 }

@@ -11,6 +11,7 @@
 #include "ee/base/hash.h"
 #include "ee/data/corpus.h"
 #include "ee/data/documents.h"
+#include "ee/format/file_kind.h"
 
 #include <unistd.h>
 
@@ -86,26 +87,38 @@ class CacheWriter {
 void tokenize(const std::vector<fs::path>& files, const tokenizer::Tokenizer& tokenizer,
               const CorpusOptions& options, int64_t total_bytes, CacheWriter& writer) {
   std::vector<Document> documents;
-  int64_t waiting = 0, done = 0;
+  int64_t waiting = 0;              // bytes of documents that wait for the threads
+  int64_t whole = 0, position = 0;  // bytes of the files that were read, and with the one that is being read
+  DocumentCount count;
   const auto flush = [&] {
     for (const auto& tokens : encode_all(documents, tokenizer, options.threads))
       if (!tokens.empty()) writer.add_document(tokens);
-    done += waiting;
     waiting = 0;
     documents.clear();
-    if (options.progress) options.progress(done, total_bytes);
+    if (options.progress) options.progress(position, total_bytes);
   };
   for (const auto& file : files) {
-    for_each_document(file, [&](Document document) {
+    count += for_each_document(file, [&](Document document) {
+      position = whole + static_cast<int64_t>(document.bytes_read);
       waiting += static_cast<int64_t>(document.text.size() + document.tokens.size() * sizeof(int64_t));
       documents.push_back(std::move(document));
       if (waiting >= kRoundBytes) flush();
     });
+    position = whole += static_cast<int64_t>(fs::file_size(file));
   }
-  if (!documents.empty()) flush();
+  flush();
+  count.warn("documents");
 }
 
-// Tokenizer and contents decide; where the files lie does not matter, only how they are read.
+// Tokenizer and contents decide; where the files lie does not matter, only how they are read: whoever changes
+// what a file means changes these words.
+std::string_view way_of_reading(const fs::path& file) {
+  format::UnpackedFile unpacked(file);
+  return format::find_kind(unpacked) == format::FileKind::records
+             ? "records, unpacked, empty ones left out"
+             : "text, unpacked, without a byte order mark";
+}
+
 std::string cache_key(const std::vector<fs::path>& files, const tokenizer::Tokenizer& tokenizer,
                       int64_t& total_bytes) {
   base::Hasher hasher;
@@ -113,9 +126,8 @@ std::string cache_key(const std::vector<fs::path>& files, const tokenizer::Token
   for (const auto& file : files) {
     const base::MappedFile mapped(file);
     total_bytes += static_cast<int64_t>(mapped.bytes().size());
-    hasher.update(fmt::format("\n{} {} {}",
-                              file.extension() == ".jsonl" ? "jsonl with ids and prompts" : "text",
-                              mapped.bytes().size(), base::hash_bytes(mapped.bytes())));
+    hasher.update(fmt::format("\n{} {} {}", way_of_reading(file), mapped.bytes().size(),
+                              base::hash_bytes(mapped.bytes())));
   }
   return hasher.digest();
 }

@@ -66,11 +66,12 @@ Sequences read_sequences(const EvalData& data, const config::ModelConfig& config
           ? std::string::npos
           : static_cast<size_t>(data.sequences) * length + 1;
   Stream stream;
+  data::DocumentCount count;
   for (const std::filesystem::path& file : data::find_text_files({data.path.string()}, "--data")) {
     if (stream.tokens.size() >= enough) {
       break;
     }
-    data::for_each_document(file, [&](const data::Document& document) {
+    count += data::for_each_document(file, [&](const data::Document& document) {
       if (stream.tokens.size() >= enough) {
         return;
       }
@@ -78,6 +79,7 @@ Sequences read_sequences(const EvalData& data, const config::ModelConfig& config
       stream.add(between, 0);
     });
   }
+  count.warn("documents");
   if (stream.tokens.size() < length + 1) {
     throw base::UserError(
         "{} holds {} tokens, not enough for one sequence of {} and the token behind it; lower "

@@ -8,6 +8,7 @@
 #include "ee/checkpoint/model_folder.h"
 #include "ee/infer/engine.h"
 #include "ee/parallel/stage_plan.h"
+#include "ee/tokenizer/ids_only.h"
 
 namespace ee::infer {
 
@@ -147,6 +148,14 @@ std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const std::filesystem::path
         folder.string(), tokenizer->vocab_size(), config.vocab_size);
   }
   return tokenizer;
+}
+
+std::unique_ptr<tokenizer::Tokenizer> load_data_tokenizer(const std::filesystem::path& folder,
+                                                          const config::ModelConfig& config) {
+  if (tokenizer::has_tokenizer(folder)) {
+    return load_tokenizer(folder, config);
+  }
+  return tokenizer::make_ids_only_tokenizer(folder, config.vocab_size, config.eos_tokens);
 }
 
 std::vector<int64_t> encode_prompt(const tokenizer::Tokenizer& tokenizer, const std::string& text) {

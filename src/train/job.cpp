@@ -11,7 +11,7 @@
 #include "ee/base/text.h"
 #include "ee/comm/device.h"
 #include "ee/data/documents.h"
-#include "ee/tokenizer/tokenizer.h"
+#include "ee/tokenizer/ids_only.h"
 #include "ee/train/fit.h"
 #include "turns.h"
 
@@ -42,6 +42,13 @@ void check_environment(const config::TuneOptions& options, const checkpoint::Mod
   if (options.batch.sequence_length > folder.config().max_positions)
     throw UserError("batch.sequence_length is {}, but the model in {} has {} positions",
                     options.batch.sequence_length, folder.path().string(), folder.config().max_positions);
+}
+
+// A folder without one can be tuned on data that is ids.
+std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const checkpoint::ModelFolder& folder) {
+  if (tokenizer::has_tokenizer(folder.path())) return tokenizer::Tokenizer::load(folder.path());
+  return tokenizer::make_ids_only_tokenizer(folder.path(), folder.config().vocab_size,
+                                            folder.config().eos_tokens);
 }
 
 int64_t document_separator(const tokenizer::Tokenizer& tokenizer, const checkpoint::ModelFolder& folder) {
@@ -210,7 +217,7 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   check_hift(options.train.hift, folder.config());
   check_exit_inputs(options);
   check_grid(grid, options, folder.config(), selected);  // before the text is read
-  const auto tokenizer = tokenizer::Tokenizer::load(folder.path());
+  const auto tokenizer = load_tokenizer(folder);
   const int64_t separator = document_separator(*tokenizer, folder);
 
   auto corpus = open_text(options.data.train, "data.train", *tokenizer, options);

@@ -134,10 +134,77 @@ TEST_F(CorpusFiles, EveryTruncationOfACacheIsNoticed) {
 }
 
 TEST_F(CorpusFiles, FailureLeavesNoCacheBehind) {
-  const auto file = write("a.jsonl", "{\"text\": \"good\"}\n{\"txt\": \"bad\"}\n");
+  const auto file = write("a.jsonl", "{\"text\": \"good\"}\n{\"text\": [\"bad\"]}\n");
   EXPECT_THAT([&] { open({file.string()}, ByteTokenizer()); },
-              ThrowsMessage<UserError>(HasSubstr("a.jsonl:2: no \"text\"")));
+              ThrowsMessage<UserError>(HasSubstr("a.jsonl:2: \"text\" is array")));
   EXPECT_TRUE(cache_files().empty());
+}
+
+// Nobody trains on the README beside a table by mistake.
+TEST_F(CorpusFiles, AFolderWithFilesThatAreNotReadIsRefusedWithAllOfThem) {
+  write("README.md", "text");
+  write("data/a.parquet", "PAR1");
+  write("data/b.CSV", "text\nx\n");
+  for (const char* name : {"c.png", "d.zip", "e.xz"}) write(name, "x");
+  EXPECT_THAT([&] { open_all(ByteTokenizer()); },
+              ThrowsMessage<UserError>(testing::AllOf(
+                  testing::StartsWith("data.train: "), HasSubstr("c.png is not read: it is not text"),
+                  HasSubstr("d.zip is not read"), HasSubstr("and 2 more files that are not read"))));
+  EXPECT_FALSE(fs::exists(folder_ / "cache"));
+}
+
+TEST_F(CorpusFiles, RecordsAreDocumentsUnderEveryNameAndPackedOrNot) {
+  write("a.JSONL", "\xEF\xBB\xBF{\"text\": \"1\"}\n{\"text\": \"2\"}");
+  write("b.ndjson", "{\"text\": \"3\"}\r\n");
+  write("c.json", "[\n {\n  \"text\": \"4\"\n },\n \"5\"]");
+  write("d.txt", "{\"text\": \"6\"}\n{\"text\": \"7\"}");
+  write("e.txt",
+        "\xEF\xBB\xBF"
+        "8\r\n");
+  const auto corpus = open_all(ByteTokenizer());
+  std::vector<std::string> texts;
+  for (int64_t i = 0; i < corpus.documents(); ++i) texts.push_back(text_of(corpus, i));
+  EXPECT_THAT(texts, testing::ElementsAre("1", "2", "3", "4", "5", "6", "7", "8\r\n"));
+}
+
+TEST_F(CorpusFiles, EmptyDocumentsAreCountedOnceForAllFilesAndLeftOut) {
+  write("a.jsonl", "{\"text\": \"x\"}\n\n{\"text\": \"\"}\n{\"text\": null, \"tokens\": null}\n");
+  write("b.json", R"([{"id": 1}, {"text": "y"}, null, {"tokens": []}])");
+  write("c.txt", "\xEF\xBB\xBF");
+  testing::internal::CaptureStderr();
+  const auto corpus = open_all(ByteTokenizer());
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::AllOf(HasSubstr("warning: 6 of 8 documents are empty and left out, the first is "),
+                             HasSubstr("a.jsonl:3\n")));
+  ASSERT_EQ(corpus.documents(), 2);
+  EXPECT_EQ(text_of(corpus, 0), "x");
+  EXPECT_EQ(text_of(corpus, 1), "y");
+}
+
+// As it was before a list in .json, or a byte order mark, had a meaning.
+TEST_F(CorpusFiles, TheSameBytesReadInAnotherWayAreAnotherCorpus) {
+  ByteTokenizer tokenizer;
+  const auto records = open({write("a.json", "[{\"text\": \"x\"}]").string()}, tokenizer);
+  const auto text = open({write("a.md", "say [{\"text\": \"x\"}]").string()}, tokenizer);
+  EXPECT_EQ(text_of(records, 0), "x");
+  EXPECT_NE(cache_files().at(0), cache_files().at(1));
+  open({write("b.json", "[\"x\"]").string()}, tokenizer);
+  EXPECT_EQ(text_of(open({write("b.md", "[\"x\"]").string()}, tokenizer), 0), "[\"x\"]");
+  EXPECT_EQ(cache_files().size(), 4u);
+}
+
+TEST_F(CorpusFiles, ProgressIsInBytesOfTheFilesAndReachesTheirEnd) {
+  std::string lines;
+  for (int i = 0; i < 3; ++i) lines += fmt::format("{{\"text\": \"{}\"}}\n", std::string(12 << 20, 'x'));
+  const auto file = write("a.jsonl", lines);
+  std::vector<int64_t> done;
+  open_corpus({file}, ByteTokenizer(), {.cache = folder_ / "cache", .progress = [&](int64_t at, int64_t of) {
+                                          EXPECT_EQ(of, static_cast<int64_t>(lines.size()));
+                                          done.push_back(at);
+                                        }});
+  EXPECT_GT(done.size(), 1u);
+  EXPECT_TRUE(std::ranges::is_sorted(done));
+  EXPECT_EQ(done.back(), static_cast<int64_t>(lines.size()));
 }
 
 TEST_F(CorpusFiles, BadInputIsNamed) {
@@ -150,7 +217,11 @@ TEST_F(CorpusFiles, BadInputIsNamed) {
   fails(write("empty.txt", ""), "no text in");
   fails(write("broken.jsonl", "{\"text\": \"a\"}\n{\"text\": "), "broken.jsonl:2: not valid JSON");
   fails(write("number.jsonl", "{\"text\": 5}"), "number.jsonl:1: \"text\" is number");
-  fails(write("list.jsonl", "[1]"), "list.jsonl:1: no \"text\"");
+  fails(write("list.jsonl", "[1]"), "list.jsonl:1 (record 1): the record is number, expected an object");
+  fails(write("cut.jsonl.gz", std::string("\x1f\x8b\x08\0", 4)), "the gzip data in it is cut off");
+  fails(write("nulls.json", R"([{"text": null}, {"text": ""}, {"id": 1}, null, ""])"), "no text in");
+  fails(write("other.json", R"({"b": 1, "a": "x"} {})"),
+        "other.json: no record has a key \"text\" or \"tokens\"; the first one has \"a\", \"b\"");
   fs::create_directories(folder_ / "nothing");
   fails(folder_ / "nothing", "holds no files");
   EXPECT_THROW(find_text_files({}, "data.train"), UserError);

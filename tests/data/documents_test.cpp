@@ -9,6 +9,7 @@
 
 #include "data/byte_tokenizer.h"
 #include "ee/base/error.h"
+#include "ee/tokenizer/ids_only.h"
 
 namespace ee::data {
 namespace fs = std::filesystem;
@@ -62,10 +63,12 @@ TEST_F(Documents, BadTokensAreNamed) {
   };
   fails(R"({"tokens": "1 2"})", "bad.jsonl:1: \"tokens\" is not an array of whole numbers");
   fails(R"({"tokens": [1, 2], "prompt_tokens": 3})",
-        "bad.jsonl:1: \"prompt_tokens\" is 3, expected how many of the line's 2 tokens are the prompt");
+        "bad.jsonl:1: \"prompt_tokens\" is 3, expected how many of the record's 2 tokens are the prompt");
   fails(R"({"tokens": [1, 2], "prompt_tokens": -1})",
         "bad.jsonl:1: \"prompt_tokens\" is -1, expected how many");
   fails(R"({"tokens": [1, 2], "prompt_tokens": "1"})", "bad.jsonl:1: \"prompt_tokens\" is \"1\", expected");
+  fails(R"({"text": "x", "prompt_tokens": 1})",
+        "bad.jsonl:1: \"prompt_tokens\" counts ids, but there are no");
   fails(R"({"tokens": [1.5]})", "bad.jsonl:1: \"tokens\" is not an array of whole numbers");
   fails(R"({"tokens": [1, 257]})", "bad.jsonl:1: token 257 is outside the tokenizer's vocabulary of 257");
   fails(R"({"tokens": [-1]})", "bad.jsonl:1: token -1 is outside");
@@ -80,7 +83,49 @@ TEST_F(Documents, PromptsAreLinesOrThePromptsOfJsonLines) {
   EXPECT_THAT([&] { read_prompts(write("c.txt", "caf\xe9")); },
               ThrowsMessage<UserError>(HasSubstr("not UTF-8")));
   EXPECT_THAT([&] { read_prompts(write("d.jsonl", "{\"text\": \"x\"}")); },
-              ThrowsMessage<UserError>(HasSubstr("d.jsonl:1: no \"prompt\"")));
+              ThrowsMessage<UserError>(
+                  HasSubstr("d.jsonl: no record has a key \"prompt\"; the first one has \"text\"")));
+}
+
+TEST_F(Documents, NullIsAsIfTheKeyWereNotThere) {
+  const auto file = write("a.json", R"([{"text": "a", "tokens": null, "prompt_tokens": null},
+                                        {"text": null, "tokens": [7], "prompt_tokens": null}])");
+  EXPECT_THAT(ids(file, ByteTokenizer()), ElementsAre(ElementsAre('a'), ElementsAre(7)));
+}
+
+TEST_F(Documents, PromptsAreReadFromEveryKindOfRecords) {
+  EXPECT_THAT(
+      read_prompts(write("a.json", "\xEF\xBB\xBF[{\"prompt\": \"x\"},\n{\"prompt\": null}, \"y\", {}]")),
+      ElementsAre("x", "y"));
+  EXPECT_THAT(read_prompts(write("b.NDJSON", "{\"prompt\": \"x\"}\n")), ElementsAre("x"));
+  EXPECT_THAT(read_prompts(write("c.txt", "{\"id\": 1, \"prompt\": \"x\"}\n")), ElementsAre("x"));
+  EXPECT_THAT(read_prompts(write("d.txt", "\xEF\xBB\xBFone\r\ntwo\r\n")), ElementsAre("one", "two"));
+  EXPECT_THAT(
+      [&] { read_prompts(write("e.json", "[{\"prompt\": 5}]")); },
+      ThrowsMessage<UserError>(HasSubstr("e.json:1 (record 1): \"prompt\" is number, expected a string")));
+  EXPECT_THAT([&] { read_prompts(write("f.csv", "prompt\nx\n")); },
+              ThrowsMessage<UserError>(HasSubstr("f.csv is not read: it is a table")));
+}
+
+TEST_F(Documents, TextIsTextWhateverTheFileIsCalled) {
+  EXPECT_EQ(read_text(write("a.json", "\xEF\xBB\xBF{\"text\": 1}\r\n")), "{\"text\": 1}\r\n");
+  EXPECT_THAT([&] { read_text(write("b.txt", "\xFF\xFEh")); }, ThrowsMessage<UserError>(HasSubstr("UTF-16")));
+  EXPECT_THAT([&] { as_text("caf\xe9", "the prompt"); },
+              ThrowsMessage<UserError>(HasSubstr("the prompt: not UTF-8 text: byte 0xe9 at offset 3")));
+}
+
+TEST_F(Documents, IdsNeedNoTokenizerAndTextNamesWhatIsMissing) {
+  const std::vector<int64_t> ends = {10, 11};
+  const auto ids_only = tokenizer::make_ids_only_tokenizer(folder_, 20, ends);
+  EXPECT_FALSE(tokenizer::has_tokenizer(folder_));
+  EXPECT_THAT(ids(write("a.jsonl", R"({"tokens": [1, 19, 10]})"), *ids_only),
+              ElementsAre(ElementsAre(1, 19)));
+  EXPECT_THAT([&] { ids(write("b.jsonl", R"({"tokens": [20]})"), *ids_only); },
+              ThrowsMessage<UserError>(HasSubstr("token 20 is outside")));
+  EXPECT_THAT(
+      [&] { ids(write("c.jsonl", R"({"text": "x"})"), *ids_only); },
+      ThrowsMessage<UserError>(testing::AllOf(HasSubstr("c.jsonl:1: this is text"),
+                                              HasSubstr("neither tokenizer.json nor tokenizer.model"))));
 }
 
 // configs/prompts.txt is trained on, prompts-held-out.txt measured on.

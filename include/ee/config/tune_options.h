@@ -237,7 +237,11 @@ void visit(Visitor& v, ModelOptions& o) {
 
 template <typename Visitor>
 void visit(Visitor& v, DataOptions& o) {
-  v(o.train, "train", "text files, .jsonl files (key text of each line), or folders of them", required());
+  v(o.train, "train",
+    "text files, files of JSON records (.jsonl, .ndjson, .json) with text or tokens in each, or folders of "
+    "them; "
+    "also as .gz or .zst",
+    required());
   v(o.validation, "validation", "held-out files or folders; empty: split off from train");
   v(o.validation_fraction, "validation_fraction",
     "share of train's tokens that is held out when validation is empty", below_one());

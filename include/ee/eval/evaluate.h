@@ -48,7 +48,7 @@ Evaluation evaluate(const infer::Model& model, const Sequences& sequences,
                     const std::function<void(int64_t done)>& progress = {});
 
 struct EvalData {
-  std::filesystem::path path;     // a text file, a .jsonl file or a folder of both
+  std::filesystem::path path;     // a file of text or records, or a folder of both
   int64_t sequences = 32;         // at most so many are taken from the beginning
   int64_t sequence_length = 512;  // tokens a sequence
 };

@@ -52,6 +52,10 @@ void check_gates(const std::filesystem::path& folder);
 std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const std::filesystem::path& folder,
                                                      const config::ModelConfig& config);
 
+// The same for reading data, which may be ids: where the folder has no tokenizer, what needs one fails.
+std::unique_ptr<tokenizer::Tokenizer> load_data_tokenizer(const std::filesystem::path& folder,
+                                                          const config::ModelConfig& config);
+
 // Text to the ids a model starts from: with BOS in front if the tokenizer adds one.
 std::vector<int64_t> encode_prompt(const tokenizer::Tokenizer& tokenizer, const std::string& text);
 
