@@ -64,6 +64,11 @@ TEST(ExitSpec, ReadsAFileAndSortsByLayer) {
                                           .temperature = 2}));
 }
 
+TEST(ExitSpec, AByteOrderMarkIsNoPartOfTheFile) {
+  EXPECT_EQ(read("\xEF\xBB\xBF// comment\n{\"exits\": [{\"layer\": 10}]}"),
+            read(R"({"exits": [{"layer": 10}]})"));
+}
+
 TEST(ExitSpec, ALinearExitHasATranslatorUnlessTheFileRefusesIt) {
   EXPECT_THAT(
       read(R"({"exits": [{"layer": 3, "kind": "linear"},

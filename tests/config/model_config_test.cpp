@@ -74,7 +74,10 @@ std::string error_of(const std::string& config_json) {
 
 std::string smol(std::string_view from, std::string_view to) { return with(kSmolLm2, from, to); }
 
-TEST(ModelConfig, ReadsSmolLm2) { EXPECT_EQ(read(kSmolLm2), smollm2()); }
+TEST(ModelConfig, ReadsSmolLm2) {
+  EXPECT_EQ(read(kSmolLm2), smollm2());
+  EXPECT_EQ(read("\xEF\xBB\xBF" + std::string(kSmolLm2)), smollm2()) << "a byte order mark is no part of it";
+}
 
 TEST(ModelConfig, Transformers5SpellingMeansTheSame) {
   const std::string v5 = with(smol(R"("rope_scaling": null,

@@ -125,6 +125,11 @@ TEST(TuneConfig, CommentsAreAllowed) {
   EXPECT_EQ(parse(std::string("// why this run exists\n/* and\nhow */") + kSmallest), smallest());
 }
 
+TEST(TuneConfig, AByteOrderMarkIsNoPartOfTheFile) {
+  EXPECT_EQ(parse("\xEF\xBB\xBF// comment\n" + std::string(kSmallest)), smallest());
+  EXPECT_EQ(parse("\xEF\xBB\xBF" + std::string(kSmallest)), smallest());
+}
+
 TEST(TuneConfig, WholeNumbersMayHaveAnExponent) {
   EXPECT_EQ(parse(plus(R"("seed": 1e6)")).seed, 1000000);
   EXPECT_THAT(error_of(plus(R"("seed": 1.5)")), EndsWith("seed: expected integer, got number 1.5"));
