@@ -26,12 +26,16 @@ void check_grid(const parallel::GridSizes& grid, int64_t processes) {
 
 int generate_alone(const GenerateArguments& arguments) {
   const std::string text = read_prompt(arguments);
+  const auto config = config::read_model_config(arguments.model.folder);
+  const auto tokenizer = infer::load_tokenizer(arguments.model.folder, config);
+  const std::vector<int64_t> prompt = checked_prompt(arguments, text, config, *tokenizer);
   const infer::Model model = arguments.model.load();
-  const auto tokenizer = arguments.model.load_tokenizer(model);
-  const std::vector<int64_t> prompt = encode_prompt(arguments, text, *tokenizer);
-  show(arguments, model, *tokenizer, [&](const infer::GenerateListener& listener) {
+  const std::string error = show(arguments, model, *tokenizer, [&](const infer::GenerateListener& listener) {
     return infer::generate(model, *tokenizer, prompt, arguments.generate, listener);
   });
+  if (!error.empty()) {
+    throw UserError(error);
+  }
   return 0;
 }
 

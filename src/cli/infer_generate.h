@@ -43,10 +43,15 @@ std::string read_prompt(const GenerateArguments& arguments);
 std::vector<int64_t> encode_prompt(const GenerateArguments& arguments, const std::string& text,
                                    const tokenizer::Tokenizer& tokenizer);
 
-// Runs `generate` and prints what it makes as the options want it.
+// The same, checked: UserError also as infer::check_generate() says. Reads no weights.
+std::vector<int64_t> checked_prompt(const GenerateArguments& arguments, const std::string& text,
+                                    const config::ModelConfig& config, const tokenizer::Tokenizer& tokenizer);
+
+// Runs `generate` and prints what it makes as the options want it, also if an error ended it; returns its
+// error, for the end of the program.
 using Generate = std::function<infer::Generation(const infer::GenerateListener& listener)>;
-void show(const GenerateArguments& arguments, const infer::Model& model,
-          const tokenizer::Tokenizer& tokenizer, const Generate& generate);
+std::string show(const GenerateArguments& arguments, const infer::Model& model,
+                 const tokenizer::Tokenizer& tokenizer, const Generate& generate);
 
 // This process's part in a run of several; rank 0 reads the prompt and prints. Returns the exit code.
 int generate_together(const GenerateArguments& arguments, const comm::LaunchInfo& launch);

@@ -21,17 +21,9 @@ void share(const parallel::Ranks& ranks, std::vector<int64_t>& prompt) {
   std::copy_n(here.const_data_ptr<int64_t>(), prompt.size(), prompt.begin());
 }
 
-std::vector<int64_t> checked_prompt(const GenerateArguments& arguments, const config::ModelConfig& config) {
-  const std::string text = read_prompt(arguments);
-  const auto tokenizer = infer::load_tokenizer(arguments.model.folder, config);
-  std::vector<int64_t> prompt = encode_prompt(arguments, text, *tokenizer);
-  infer::check_generate(config, prompt, arguments.generate);
-  return prompt;
-}
-
-// Loads this rank's part and generates.
-void generate_on(const parallel::Ranks& ranks, const GenerateArguments& arguments,
-                 std::span<const int64_t> prompt) {
+// Loads this rank's part and generates. Returns the error that ended it, as far as this rank knows.
+std::string generate_on(const parallel::Ranks& ranks, const GenerateArguments& arguments,
+                        std::span<const int64_t> prompt) {
   infer::LoadRequest request = arguments.model.request();
   request.tensor = ranks.tensor;
   request.stage = ranks.grid.position().pipeline;
@@ -45,11 +37,11 @@ void generate_on(const parallel::Ranks& ranks, const GenerateArguments& argument
     return infer::generate_on_ranks(model, ranks, tokenizer.get(), prompt, arguments.generate, listener);
   };
   if (ranks.is_first()) {
-    show(arguments, model, *tokenizer,
-         [&](const infer::GenerateListener& listener) { return generate(listener).value(); });
-  } else {
-    generate({});
+    return show(arguments, model, *tokenizer,
+                [&](const infer::GenerateListener& listener) { return generate(listener).value(); });
   }
+  const auto generation = generate({});
+  return generation ? generation->error : "";
 }
 
 }  // namespace
@@ -66,25 +58,31 @@ int generate_together(const GenerateArguments& arguments, const comm::LaunchInfo
   // all have left: no rank is lost.
   std::exception_ptr refusal;
   std::vector<int64_t> prompt;
+  std::string error;  // and likewise what ends the text
   {
     comm::World world(launch);
     const parallel::Ranks ranks(world, arguments.grid, /*sequence=*/false, /*kv_copies=*/1);
     if (ranks.is_first()) {
       try {
-        prompt = checked_prompt(arguments, *config);
+        const std::string text = read_prompt(arguments);
+        const auto tokenizer = infer::load_tokenizer(arguments.model.folder, *config);
+        prompt = checked_prompt(arguments, text, *config, *tokenizer);
       } catch (const base::UserError&) {
         refusal = std::current_exception();
       }
     }
     share(ranks, prompt);
     if (!prompt.empty()) {
-      generate_on(ranks, arguments, prompt);
+      error = generate_on(ranks, arguments, prompt);
     }
   }
   if (refusal) {
     std::rethrow_exception(refusal);
   }
-  return prompt.empty() ? base::kExitUserError : 0;
+  if (!error.empty() && launch.rank == 0) {
+    throw base::UserError(error);
+  }
+  return prompt.empty() || !error.empty() ? base::kExitUserError : 0;
 }
 
 }  // namespace ee::cli

@@ -63,4 +63,12 @@ std::vector<int64_t> encode_prompt(const GenerateArguments& arguments, const std
   return infer::encode_prompt(tokenizer, arguments.chat ? as_conversation(arguments, text, tokenizer) : text);
 }
 
+std::vector<int64_t> checked_prompt(const GenerateArguments& arguments, const std::string& text,
+                                    const config::ModelConfig& config,
+                                    const tokenizer::Tokenizer& tokenizer) {
+  std::vector<int64_t> prompt = encode_prompt(arguments, text, tokenizer);
+  infer::check_generate(config, prompt, arguments.generate);
+  return prompt;
+}
+
 }  // namespace ee::cli

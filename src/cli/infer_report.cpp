@@ -1,5 +1,6 @@
 #include "infer_report.h"
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
@@ -32,7 +33,7 @@ double average_layers(const infer::Model& model, const infer::Generation& genera
   for (const infer::GeneratedToken& token : generation.tokens) {
     layers += static_cast<double>(model.exit_depth(token.exit));
   }
-  return layers / static_cast<double>(generation.tokens.size());
+  return layers / static_cast<double>(std::max<size_t>(1, generation.tokens.size()));
 }
 
 // A layer number, or "final".
@@ -140,12 +141,15 @@ std::string generation_json(const infer::Model& model, const tokenizer::Tokenize
                        {"prompt_ms", generation.prompt_milliseconds()},
                        {"decode_ms", milliseconds - generation.prompt_milliseconds()},
                        {"tokens_per_second", generation.decode_tokens_per_second()}};
-  return Json{{"text", generation.text},
-              {"finish", infer::to_string(generation.finish)},
-              {"prompt_tokens", generation.prompt_tokens},
-              {"tokens", tokens},
-              {"totals", totals}}
-      .dump();
+  Json json = {{"text", generation.text},
+               {"finish", infer::to_string(generation.finish)},
+               {"prompt_tokens", generation.prompt_tokens},
+               {"tokens", tokens},
+               {"totals", totals}};
+  if (!generation.error.empty()) {
+    json["error"] = generation.error;
+  }
+  return json.dump();
 }
 
 }  // namespace ee::cli

@@ -30,8 +30,8 @@ std::string probe_line(const infer::Model& model, const tokenizer::Tokenizer& to
                        const infer::GeneratedToken& token);
 
 // {"text","finish","prompt_tokens","tokens":[{"id","text","exit","confidence","ms"}],"totals":{...}} on one
-// line. "exit" is the layer of an early exit or "final". With opinions, a token also has
-// "exits":[{"exit","id","text", "confidence"}].
+// line; with "error" if one ended it. "exit" is the layer of an early exit or "final". With opinions, a token
+// also has "exits":[{"exit","id","text", "confidence"}].
 std::string generation_json(const infer::Model& model, const tokenizer::Tokenizer& tokenizer,
                             const infer::Generation& generation);
 

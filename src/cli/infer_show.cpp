@@ -13,8 +13,8 @@ void print(std::string_view text) {
   std::fflush(stdout);  // a token at a time, also into a pipe
 }
 
-void generate_for_people(const GenerateArguments& arguments, const infer::Model& model,
-                         const tokenizer::Tokenizer& tokenizer, const Generate& generate) {
+infer::Generation generate_for_people(const GenerateArguments& arguments, const infer::Model& model,
+                                      const tokenizer::Tokenizer& tokenizer, const Generate& generate) {
   const ExitMarks marks(model, std::getenv("NO_COLOR") == nullptr);
   std::vector<int64_t> exits;  // of each token
   infer::GenerateListener listener;
@@ -31,24 +31,26 @@ void generate_for_people(const GenerateArguments& arguments, const infer::Model&
   };
   const infer::Generation generation = generate(listener);
   print(arguments.probe ? fmt::format("\n{}\n", generation.text) : "\n");
-  if (arguments.show_exits) {
+  if (arguments.show_exits && !generation.tokens.empty()) {
     print(fmt::format("\n{}{}", marks.legend(), exit_histogram(model, generation)));
   }
+  return generation;
 }
 
 }  // namespace
 
-void show(const GenerateArguments& arguments, const infer::Model& model,
-          const tokenizer::Tokenizer& tokenizer, const Generate& generate) {
+std::string show(const GenerateArguments& arguments, const infer::Model& model,
+                 const tokenizer::Tokenizer& tokenizer, const Generate& generate) {
   if (model.exits.empty() && arguments.generate.threshold < 1.0) {
     fmt::print(stderr, "note: {} has no exits, --threshold changes nothing; ee-convert attach adds some\n",
                arguments.model.folder);
   }
-  if (arguments.json) {
-    print(fmt::format("{}\n", generation_json(model, tokenizer, generate({}))));
-  } else {
-    generate_for_people(arguments, model, tokenizer, generate);
+  if (!arguments.json) {
+    return generate_for_people(arguments, model, tokenizer, generate).error;
   }
+  const infer::Generation generation = generate({});
+  print(fmt::format("{}\n", generation_json(model, tokenizer, generation)));
+  return generation.error;
 }
 
 }  // namespace ee::cli

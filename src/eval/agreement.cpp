@@ -16,12 +16,14 @@ namespace ee::eval {
 namespace {
 
 // One pass over one batch at one exit; `agree` holds the exit's argmax until the final layer's is known.
-ExitOpinions opinions_of(const infer::Model& model, const HeadRows& head, double before, bool keep_input) {
+ExitOpinions opinions_of(const infer::Model& model, const SequenceBatch& batch, const HeadRows& head,
+                         double before, bool keep_input) {
   std::vector<double> temperatures = {head.temperature};
   if (before != head.temperature) {
     temperatures.push_back(before);
   }
   const HeadStatistics heads = head_statistics(head.rows, head.weight, temperatures);
+  check_finite(model, batch, head.exit, heads.top);
   ExitOpinions said;
   said.log_top = heads.top / head.temperature - heads.log_sum[0];
   said.log_margin = (heads.top - heads.second) / head.temperature;
@@ -35,6 +37,7 @@ ExitOpinions opinions_of(const infer::Model& model, const HeadRows& head, double
   if (gate.defined()) {
     said.gate_before = exits::gate_before(gate, input);
     said.gate_after = exits::gate_after(gate, input, said.log_top, said.log_margin);
+    check_finite(model, batch, head.exit, said.gate_before + said.gate_after, infer::NotFinite::Part::gate);
   }
   if (keep_input) {
     said.input = input;
@@ -42,7 +45,11 @@ ExitOpinions opinions_of(const infer::Model& model, const HeadRows& head, double
   return said;
 }
 
-at::Tensor final_argmax(const HeadRows& head) { return head_statistics(head.rows, head.weight, {}).argmax; }
+at::Tensor final_argmax(const infer::Model& model, const SequenceBatch& batch, const HeadRows& head) {
+  const HeadStatistics statistics = head_statistics(head.rows, head.weight, {});
+  check_finite(model, batch, head.exit, statistics.top);
+  return statistics.argmax;
+}
 
 ExitOpinions joined(const std::vector<ExitOpinions>& parts) {
   const auto join = [&](at::Tensor ExitOpinions::*member) {
@@ -81,10 +88,10 @@ Opinions read_opinions(const infer::Model& model, const Sequences& sequences,
     for_each_head(model, batch, [&](const HeadRows& head) {
       if (head.exit != infer::kFinalLayer) {
         const auto exit = static_cast<size_t>(head.exit);
-        parts[exit].push_back(opinions_of(model, head, before[exit], keep_input));
+        parts[exit].push_back(opinions_of(model, batch, head, before[exit], keep_input));
         return;
       }
-      const at::Tensor argmax = final_argmax(head);
+      const at::Tensor argmax = final_argmax(model, batch, head);
       for (auto& each : parts) {
         each.back().agree = each.back().agree.eq(argmax).to(at::kByte);
       }
@@ -111,9 +118,11 @@ std::vector<LikelihoodCurve> read_likelihoods(const infer::Model& model, const S
         heads.emplace_back(head.rows, head.weight);
         return;
       }
-      const at::Tensor labels = final_argmax(head);
+      const at::Tensor labels = final_argmax(model, batch, head);
       for (size_t e = 0; e < heads.size(); ++e) {
-        add(curves[e], head_statistics(heads[e].first, heads[e].second, temperature_grid(), labels));
+        const auto statistics = head_statistics(heads[e].first, heads[e].second, temperature_grid(), labels);
+        check_finite(model, batch, static_cast<int64_t>(e), statistics.top);
+        add(curves[e], statistics);
       }
     });
     progress(done);

@@ -64,6 +64,7 @@ Evaluation evaluate(const infer::Model& model, const Sequences& sequences,
     std::vector<kernels::TokenStats> heads;
     for_each_head(model, batch, [&](const HeadRows& head) {
       heads.push_back(kernels::linear_token_stats(head.rows, head.weight, batch.targets, head.temperature));
+      check_finite(model, batch, head.exit, heads.back().confidence);
     });
     add_pass(evaluation, heads);
     if (progress) {

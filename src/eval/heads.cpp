@@ -29,13 +29,30 @@ SequenceBatch make_batch(const Sequences& sequences, size_t first, size_t end) {
   const at::Tensor scored = targets.ne(kernels::kIgnoreToken).nonzero().squeeze(1);
   return {.tokens = stack(sequences, first, end, &Sequence::tokens),
           .scored = scored,
-          .targets = targets.index_select(0, scored)};
+          .targets = targets.index_select(0, scored),
+          .first = first};
 }
 
 }  // namespace
 
-SequenceBatch without_targets(const at::Tensor& tokens) {
-  return {.tokens = tokens, .scored = at::arange(tokens.numel()), .targets = {}};
+SequenceBatch without_targets(const at::Tensor& tokens, const std::string& origin) {
+  return {.tokens = tokens, .scored = at::arange(tokens.numel()), .targets = {}, .origin = origin};
+}
+
+void check_finite(const infer::Model& model, const SequenceBatch& batch, int64_t exit,
+                  const at::Tensor& numbers, infer::NotFinite::Part part) {
+  const at::Tensor bad = at::isfinite(numbers).logical_not().nonzero();
+  if (bad.size(0) == 0) {
+    return;
+  }
+  const auto place = batch.scored[bad[0][0]].item<int64_t>();
+  const int64_t length = batch.tokens.size(1);
+  const size_t number = batch.first + static_cast<size_t>(place / length) + 1;
+  throw infer::NotFinite(
+      part,
+      exit == infer::kFinalLayer ? infer::NotFinite::kModelsHead
+                                 : model.exits.at(static_cast<size_t>(exit)).spec.layer,
+      place % length, batch.origin.empty() ? fmt::format("sequence {} of the text", number) : batch.origin);
 }
 
 void for_each_head(const infer::Model& model, const SequenceBatch& batch,

@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "ee/eval/evaluate.h"
 #include "ee/infer/model.h"
+#include "ee/infer/not_finite.h"
 
 namespace ee::eval {
 
@@ -21,17 +23,24 @@ struct HeadRows {
 };
 
 struct SequenceBatch {
-  at::Tensor tokens;   // [batch, seq] i64
-  at::Tensor scored;   // [scored] i64: which of the batch * seq tokens have a target, ascending
-  at::Tensor targets;  // [scored] i64
+  at::Tensor tokens;        // [batch, seq] i64
+  at::Tensor scored;        // [scored] i64: which of the batch * seq tokens have a target, ascending
+  at::Tensor targets;       // [scored] i64
+  std::string origin = {};  // for messages: what the one sequence is; empty: they are known by their number
+  size_t first = 0;         // of the first sequence, counted from 0
 };
 
 // Every token is scored, and none has a target.
-SequenceBatch without_targets(const at::Tensor& tokens);
+SequenceBatch without_targets(const at::Tensor& tokens, const std::string& origin);
 
 // The exits in order, at last the final layer; one alive at a time.
 void for_each_head(const infer::Model& model, const SequenceBatch& batch,
                    const std::function<void(const HeadRows&)>& visit);
+
+// infer::NotFinite naming head, sequence and position unless all of `numbers` [scored], one made of a scored
+// token's logits (or by the exit's gate), are finite.
+void check_finite(const infer::Model& model, const SequenceBatch& batch, int64_t exit,
+                  const at::Tensor& numbers, infer::NotFinite::Part part = infer::NotFinite::Part::logits);
 
 // Calls visit(batch, number of sequences done) for a batch of sequences after the other, in order; a batch is
 // small enough for one forward pass.

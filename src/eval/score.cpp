@@ -13,7 +13,20 @@ namespace {
 
 at::Tensor checked_tokens(const infer::Model& model, std::span<const int64_t> tokens,
                           const std::string& origin) {  // [1, n]
-  const config::ModelConfig& config = model.backbone.config;
+  check_tokens(model.backbone.config, tokens, origin);
+  return at::tensor(at::ArrayRef<int64_t>(tokens.data(), tokens.size()), at::kLong).view({1, -1});
+}
+
+// Results come exits first; files name the final layer first.
+template <typename T>
+void final_first(std::vector<T>& layers) {
+  std::rotate(layers.begin(), layers.end() - 1, layers.end());
+}
+
+}  // namespace
+
+void check_tokens(const config::ModelConfig& config, std::span<const int64_t> tokens,
+                  const std::string& origin) {
   const auto count = static_cast<int64_t>(tokens.size());
   if (count < 1 || count > config.max_positions) {
     throw base::UserError("{} has {} tokens, expected 1 to {}, the model's max_position_embeddings", origin,
@@ -25,16 +38,7 @@ at::Tensor checked_tokens(const infer::Model& model, std::span<const int64_t> to
                             tokens[i], i, config.vocab_size);
     }
   }
-  return at::tensor(at::ArrayRef<int64_t>(tokens.data(), tokens.size()), at::kLong).view({1, count});
 }
-
-// Results come exits first; files name the final layer first.
-template <typename T>
-void final_first(std::vector<T>& layers) {
-  std::rotate(layers.begin(), layers.end() - 1, layers.end());
-}
-
-}  // namespace
 
 std::vector<LayerScores> score_tokens(const infer::Model& model, std::span<const int64_t> tokens,
                                       const std::string& origin) {
@@ -42,9 +46,11 @@ std::vector<LayerScores> score_tokens(const infer::Model& model, std::span<const
   at::Tensor targets = ids.view({-1}).roll(-1);  // [n]: the next token
   targets[-1].fill_(kernels::kIgnoreToken);
   std::vector<LayerScores> layers;
-  for_each_head(model, without_targets(ids), [&](const HeadRows& head) {
+  const SequenceBatch batch = without_targets(ids, origin);
+  for_each_head(model, batch, [&](const HeadRows& head) {
     const kernels::TokenStats stats =
         kernels::linear_token_stats(head.rows, head.weight, targets, head.temperature);
+    check_finite(model, batch, head.exit, stats.confidence);
     const float* loss = stats.loss.const_data_ptr<float>();
     const int64_t* argmax = stats.argmax.const_data_ptr<int64_t>();
     LayerScores scores{.name = model.exit_name(head.exit), .argmax = {argmax, argmax + tokens.size()}};
@@ -59,7 +65,8 @@ std::vector<LayerScores> score_tokens(const infer::Model& model, std::span<const
 
 void raw_logits(const infer::Model& model, std::span<const int64_t> tokens, const std::string& origin,
                 const std::function<void(NamedLogits)>& visit) {
-  for_each_head(model, without_targets(checked_tokens(model, tokens, origin)), [&](const HeadRows& head) {
+  const SequenceBatch batch = without_targets(checked_tokens(model, tokens, origin), origin);
+  for_each_head(model, batch, [&](const HeadRows& head) {
     visit({model.exit_name(head.exit), at::linear(head.rows, head.weight).to(at::kFloat).contiguous()});
   });
 }

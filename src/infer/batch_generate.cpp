@@ -3,10 +3,12 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <utility>
 
 #include "ee/base/error.h"
+#include "ee/infer/not_finite.h"
 #include "ee/model/decode_step.h"
 #include "engine_parts.h"
 
@@ -21,6 +23,21 @@ struct Slot {
   std::optional<Sampler> sampler;
   BatchAnswer answer;
 };
+
+std::string name_of(std::span<const BatchRequest> requests, size_t index) {
+  return requests[index].name.empty() ? fmt::format("prompt {}", index + 1) : requests[index].name;
+}
+
+void check_requests(std::span<const BatchRequest> requests) {
+  if (requests.empty()) {
+    throw base::UserError("there is no prompt to answer; give at least one");
+  }
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (requests[i].prompt.empty()) {
+      throw base::UserError("{} has no tokens; give some text", name_of(requests, i));
+    }
+  }
+}
 
 int64_t longest_sequence(std::span<const BatchRequest> requests, const BatchOptions& options) {
   size_t longest = 0;
@@ -53,8 +70,8 @@ class BatchDecoder {
     EE_CHECK(static_cast<int64_t>(backbone.layers.size()) == backbone.config.layers,
              "{} of {} layers are loaded", backbone.layers.size(), backbone.config.layers);
     const int64_t capacity = longest_sequence(requests, options);
-    EE_CHECK(capacity <= backbone.rope.cos.size(0), "sequences of {} tokens, the RoPE table has {} positions",
-             capacity, backbone.rope.cos.size(0));
+    EE_CHECK(capacity <= backbone.config.max_positions, "sequences of {} tokens, the model has {} positions",
+             capacity, backbone.config.max_positions);
     const int64_t batch = std::min(options.batch, static_cast<int64_t>(requests.size()));
     for (size_t i = 0; i < backbone.layers.size(); ++i) {
       caches_.push_back(
@@ -156,7 +173,12 @@ class BatchDecoder {
 
   // logits [vocab] f32
   void choose(Slot& slot, const at::Tensor& logits) {
-    const int64_t token = slot.sampler->sample(logits, logits.argmax().item<int64_t>());
+    const auto most_probable = logits.argmax().item<int64_t>();
+    if (!std::isfinite(logits[most_probable].item<float>())) {  // NaN, if any logit is
+      throw NotFinite(NotFinite::Part::logits, NotFinite::kModelsHead, slot.length - 1,
+                      name_of(requests_, slot.request));
+    }
+    const int64_t token = slot.sampler->sample(logits, most_probable);
     slot.answer.tokens.push_back(token);
     if (std::ranges::find(ends_, token) != ends_.end()) {
       slot.answer.finish = FinishReason::eos;
@@ -208,9 +230,8 @@ void generate_batch(const model::Backbone& backbone, std::span<const BatchReques
                     std::span<const int64_t> ends, const BatchOptions& options,
                     const std::function<void(size_t request, BatchAnswer answer)>& on_answer) {
   check_batch_options(options);
-  if (!requests.empty()) {
-    BatchDecoder(backbone, requests, ends, options).run(on_answer);
-  }
+  check_requests(requests);
+  BatchDecoder(backbone, requests, ends, options).run(on_answer);
 }
 
 }  // namespace ee::infer

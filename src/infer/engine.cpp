@@ -80,7 +80,7 @@ std::optional<Prediction> Engine::walk(at::Tensor rows) {
     }
   }
   if (predict) {
-    Prediction last = ask_final_layer(backbone_, rows);
+    Prediction last = ask_final_layer(backbone_, rows, length_ - 1);
     if (options_.probe) {
       probes_.push_back(last);
     }
@@ -101,9 +101,9 @@ at::Tensor Engine::take_pending(size_t exit, const at::Tensor& rows) {
 std::optional<Prediction> Engine::visit_exit(size_t index, const model::LayerTrace& trace,
                                              const at::Tensor& rows, bool predict) {
   const bool ask = predict && (options_.probe || rules_[index].threshold < 1.0);
-  auto said =
-      ask_exit(backbone_, exits_[index], static_cast<int64_t>(index), trace, rows, exit_caches_[index], ask,
-               {.policy = options_.policy, .rule = rules_[index], .probe = options_.probe});
+  auto said = ask_exit(
+      backbone_, exits_[index], static_cast<int64_t>(index), trace, rows, exit_caches_[index], ask,
+      {.policy = options_.policy, .rule = rules_[index], .probe = options_.probe, .position = length_ - 1});
   if (said && options_.probe) {
     probes_.push_back(*said);
   }

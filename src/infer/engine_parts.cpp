@@ -8,6 +8,7 @@
 
 #include "ee/base/error.h"
 #include "ee/exits/exit_gate.h"
+#include "ee/infer/not_finite.h"
 
 namespace ee::infer {
 
@@ -21,10 +22,14 @@ model::LayerTrace last_row(const model::LayerTrace& trace) {
   return {last_row(trace.post_attention), last_row(trace.mlp_input), last_row(trace.output)};
 }
 
-Prediction make_prediction(int64_t exit, const at::Tensor& logits) {
+// `layer`: as NotFinite's.
+Prediction make_prediction(int64_t exit, const at::Tensor& logits, int64_t layer, int64_t position) {
   Prediction prediction{.exit = exit, .logits = logits.reshape({-1}).to(at::kCPU, at::kFloat)};
   prediction.token = prediction.logits.argmax().item<int64_t>();
-  const double largest = prediction.logits[prediction.token].item<double>();
+  const double largest = prediction.logits[prediction.token].item<double>();  // NaN, if any logit is
+  if (!std::isfinite(largest)) {
+    throw NotFinite(NotFinite::Part::logits, layer, position);
+  }
   prediction.confidence = std::exp(largest - at::logsumexp(prediction.logits, {0}).item<double>());
   prediction.score = prediction.confidence;
   return prediction;
@@ -47,8 +52,8 @@ model::LayerCache allocate(const model::Backbone& backbone, int64_t capacity) {
 }  // namespace
 
 std::vector<model::LayerCache> layer_caches(const model::Backbone& backbone, int64_t capacity) {
-  EE_CHECK(capacity > 0 && capacity <= backbone.rope.cos.size(0),
-           "capacity {} but the RoPE table has {} positions", capacity, backbone.rope.cos.size(0));
+  EE_CHECK(capacity > 0 && capacity <= backbone.config.max_positions,
+           "capacity {} but the model has {} positions", capacity, backbone.config.max_positions);
   std::vector<model::LayerCache> caches;
   for (size_t i = 0; i < backbone.layers.size(); ++i) {
     caches.push_back(allocate(backbone, capacity));
@@ -97,22 +102,29 @@ std::optional<Prediction> ask_exit(const model::Backbone& backbone, const exits:
     return std::nullopt;
   }
   const at::Tensor row = last_row(hidden);
+  const auto speak = [&] {
+    return make_prediction(index, exit.logits(backbone, row), exit.spec.layer, judge.position);
+  };
   if (judge.policy == config::ExitPolicy::confidence) {
-    return make_prediction(index, exit.logits(backbone, row));
+    return speak();
   }
   const at::Tensor input = exits::gate_input(row.flatten(0, 1));
-  const bool refused =
-      judge.rule.ask > 0 && exits::gate_before(exit.gate, input).item<double>() < judge.rule.ask;
+  const double forecast = judge.rule.ask > 0 ? exits::gate_before(exit.gate, input).item<double>() : 1.0;
+  const bool refused = forecast < judge.rule.ask;
   if (refused && !judge.probe) {
     return std::nullopt;
   }
-  Prediction prediction = make_prediction(index, exit.logits(backbone, row));
+  Prediction prediction = speak();
   prediction.score = refused ? -1.0 : gate_score(exit.gate, input, prediction);
+  if (std::isnan(forecast) || std::isnan(prediction.score)) {  // otherwise the exit would be silent for ever
+    throw NotFinite(NotFinite::Part::gate, exit.spec.layer, judge.position);
+  }
   return prediction;
 }
 
-Prediction ask_final_layer(const model::Backbone& backbone, const at::Tensor& rows) {
-  return make_prediction(kFinalLayer, final_logits(backbone, last_row(rows)));
+Prediction ask_final_layer(const model::Backbone& backbone, const at::Tensor& rows, int64_t position) {
+  return make_prediction(kFinalLayer, final_logits(backbone, last_row(rows)), NotFinite::kModelsHead,
+                         position);
 }
 
 at::Tensor final_logits(const model::Backbone& backbone, const at::Tensor& rows) {

@@ -5,6 +5,7 @@
 #include <deque>
 
 #include "ee/base/error.h"
+#include "ee/infer/not_finite.h"
 #include "ee/infer/stop_strings.h"
 
 namespace ee::infer {
@@ -76,6 +77,8 @@ std::string_view to_string(FinishReason reason) {
       return "stop";
     case FinishReason::length:
       return "length";
+    case FinishReason::error:
+      return "error";
   }
   EE_CHECK(false, "finish reason {}", static_cast<int>(reason));
 }
@@ -123,8 +126,7 @@ void check_generate(const config::ModelConfig& config, std::span<const int64_t> 
   if (length > context - options.max_new_tokens) {
     throw base::UserError(
         "the prompt has {} tokens and max-new-tokens is {}: together more than the context of {}; shorten "
-        "the "
-        "prompt or lower --max-new-tokens",
+        "the prompt or lower --max-new-tokens",
         length, options.max_new_tokens, context);
   }
 }
@@ -148,7 +150,14 @@ Generation generate(const NextToken& next, const config::ModelConfig& config,
   std::vector<int64_t> input(prompt.begin(), prompt.end());
   for (int64_t i = 0; i < options.max_new_tokens; ++i) {
     const auto start = Clock::now();
-    GeneratedToken token = next(input);
+    GeneratedToken token;
+    try {
+      token = next(input);
+    } catch (const NotFinite& error) {
+      generation.finish = FinishReason::error;
+      generation.error = error.what();
+      break;
+    }
     token.milliseconds = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
     input = {token.id};
     generation.tokens.push_back(std::move(token));

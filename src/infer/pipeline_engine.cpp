@@ -17,7 +17,19 @@ namespace {
 constexpr int64_t kInFlight = 8;
 
 constexpr size_t kHeaderNumbers = 2;  // rows that follow (0: stop), whether the token behind them is chosen
-constexpr size_t kAnswerNumbers = 4;  // whether this stage has chosen, token, exit, confidence
+
+// What a stage that was asked for a token tells the first one. Its first number says what the others are.
+constexpr size_t kAnswerNumbers = 4;
+constexpr double kNothing = 0, kToken = 1, kNotFinite = 2;
+
+std::vector<double> answer_of(const GeneratedToken& token) {
+  return {kToken, static_cast<double>(token.id), static_cast<double>(token.exit), token.confidence};
+}
+
+std::vector<double> answer_of(const NotFinite& error) {
+  return {kNotFinite, static_cast<double>(error.part()), static_cast<double>(error.layer()),
+          static_cast<double>(error.position())};
+}
 
 }  // namespace
 
@@ -69,7 +81,12 @@ void PipelineEngine::serve() {
     if (count == 0) {
       return stop();
     }
-    climb(link_.receive({1, count, backbone_.config.hidden_size}, backbone_.options()), header[1] != 0);
+    const at::Tensor rows = link_.receive({1, count, backbone_.config.hidden_size}, backbone_.options());
+    try {
+      climb(rows, header[1] != 0);
+    } catch (const NotFinite& error) {
+      tell_first(answer_of(error));  // which ends it: all that comes now is its stop()
+    }
   }
 }
 
@@ -78,6 +95,7 @@ void PipelineEngine::serve() {
 // chose.
 std::optional<GeneratedToken> PipelineEngine::climb(const at::Tensor& rows, bool chosen_before) {
   std::optional<GeneratedToken> chosen;
+  length_ += rows.size(1);
   model::LayerTrace trace;
   trace.output = rows;
   size_t exit = 0;
@@ -92,18 +110,18 @@ std::optional<GeneratedToken> PipelineEngine::climb(const at::Tensor& rows, bool
       const auto said =
           ask_exit(backbone_, exits_[exit], static_cast<int64_t>(first_exit_ + exit), trace, trace.output,
                    exit_caches_[exit], !chosen_before && !chosen && rule.threshold < 1.0,
-                   {.policy = policy_, .rule = rule});
+                   {.policy = policy_, .rule = rule, .position = length_ - 1});
       if (said && leaves(*said, rule.threshold)) {
         chosen = choose(*said);
       }
     }
   }
   if (grid_.is_last_stage() && !chosen_before && !chosen) {
-    chosen = choose(ask_final_layer(backbone_, trace.output));
+    chosen = choose(ask_final_layer(backbone_, trace.output, length_ - 1));
   }
   pass_on(trace.output, chosen_before || chosen);
   if (!chosen_before && !chosen) {
-    tell_first(std::nullopt);
+    tell_first(std::vector<double>(kAnswerNumbers, kNothing));
   }
   if (!chosen) {
     sampler_.skip();
@@ -115,7 +133,7 @@ GeneratedToken PipelineEngine::choose(const Prediction& prediction) {
   const GeneratedToken token{.id = sampler_.sample(prediction.logits, prediction.token),
                              .exit = prediction.exit,
                              .confidence = prediction.confidence};
-  tell_first(token);
+  tell_first(answer_of(token));
   return token;
 }
 
@@ -129,21 +147,20 @@ void PipelineEngine::pass_on(const at::Tensor& rows, bool chosen) {
 
 // Each stage that is asked for the token answers, in the order of the stages: the first one does not know
 // beforehand who will have it.
-void PipelineEngine::tell_first(const std::optional<GeneratedToken>& chosen) {
-  if (grid_.is_first_stage()) {
-    return;
+void PipelineEngine::tell_first(const std::vector<double>& answer) const {
+  if (!grid_.is_first_stage()) {
+    link_.send_numbers_to_first(answer);
   }
-  std::vector<double> answer(kAnswerNumbers);
-  if (chosen) {
-    answer = {1.0, static_cast<double>(chosen->id), static_cast<double>(chosen->exit), chosen->confidence};
-  }
-  link_.send_numbers_to_first(answer);
 }
 
 std::optional<GeneratedToken> PipelineEngine::ask(int64_t stage) {
   const std::vector<double> answer = link_.receive_numbers_from(stage, kAnswerNumbers);
-  if (answer[0] == 0) {
+  if (answer[0] == kNothing) {
     return std::nullopt;
+  }
+  if (answer[0] == kNotFinite) {
+    throw NotFinite(static_cast<NotFinite::Part>(answer[1]), static_cast<int64_t>(answer[2]),
+                    static_cast<int64_t>(answer[3]));
   }
   return GeneratedToken{.id = static_cast<int64_t>(answer[1]),
                         .exit = static_cast<int64_t>(answer[2]),

@@ -84,6 +84,7 @@ int64_t Sampler::sample(const at::Tensor& logits, int64_t most_probable) {
   }
   const float* values = logits.const_data_ptr<float>();
   const float largest = values[most_probable];
+  EE_CHECK(std::isfinite(largest), "the largest logit is {}", largest);
   std::vector<Candidate> candidates;
   for (int64_t token = 0; token < logits.numel(); ++token) {
     const double weight = std::exp((static_cast<double>(values[token]) - largest) / options_.temperature);

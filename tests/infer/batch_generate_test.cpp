@@ -104,8 +104,20 @@ TEST_F(BatchGenerate, OneTokenEndsEveryAnswerAtItsPrompt) {
   EXPECT_EQ(answers, requests.size());
 }
 
-TEST_F(BatchGenerate, NothingToDoIsDone) {
-  generate_batch(backbone, {}, ends, {}, [](size_t, BatchAnswer) { FAIL(); });
+TEST_F(BatchGenerate, NoPromptAndAPromptWithoutTokensAreRefused) {
+  const auto message = [&](std::span<const BatchRequest> some) -> std::string {
+    try {
+      generate_batch(backbone, some, ends, {}, [](size_t, BatchAnswer) { FAIL(); });
+    } catch (const base::UserError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(message({}), "there is no prompt to answer; give at least one");
+  requests[4].prompt.clear();
+  EXPECT_EQ(message(requests), "prompt 5 has no tokens; give some text");
+  requests[4].name = "prompts.txt, prompt 7";
+  EXPECT_EQ(message(requests), "prompts.txt, prompt 7 has no tokens; give some text");
 }
 
 TEST_F(BatchGenerate, OptionsOutOfRangeAreRefused) {

@@ -1,5 +1,6 @@
 // ee-infer as several processes, started as a user would.
 #include <cstdlib>
+#include <set>
 #include <thread>
 
 #include "ee/base/temporary_failure.h"
@@ -52,6 +53,33 @@ TEST_F(InferRanks, JsonIsThatOfOneProcess) {
   for (const Args& grid : {Args{"--spawn", "2", "--tensor", "2"}, Args{"--spawn=2", "--pipeline", "2"},
                            Args{"--spawn", "4", "--tensor", "2", "--pipeline", "2"}}) {
     EXPECT_EQ(gist(run_json(join(kGreedy, grid))), expected) << nlohmann::json(grid);
+  }
+}
+
+// At threshold 0.5 the first stage finds them, at 1 the last one.
+TEST_F(InferRanks, NumbersThatAreNoneEndAllRanksAsOneProcess) {
+  for (const char* threshold : {"0.5", "1"}) {
+    const Args args = {"--prompt", "Hello", "--threshold", threshold, "--max-new-tokens", "24"};
+    const auto whole = run_json(args)["tokens"];
+    size_t last = 0;
+    std::set<int64_t> seen = {'H', 'e', 'l', 'o'};
+    while (seen.contains(whole[last]["id"]) || last < 2) {
+      seen.insert(whole[last++]["id"].get<int64_t>());
+    }
+    write_broken_model(whole[last]["id"]);
+    const auto ends = [&](const Args& grid) {
+      const auto finished = run(join(join(args, grid), {"--json"}), "broken");
+      EXPECT_EQ(finished.exit_code, 2) << finished.output;
+      EXPECT_THAT(finished.output, HasSubstr("ee-convert verify")) << nlohmann::json(grid);
+      return gist(nlohmann::json::parse(finished.output.substr(0, finished.output.find('\n'))));
+    };
+    const auto expected = ends({});
+    EXPECT_EQ(expected[1], "error");
+    for (const Args& grid : {Args{"--spawn", "2", "--tensor", "2"}, Args{"--spawn=2", "--pipeline", "2"},
+                             Args{"--spawn=3", "--pipeline", "3"},
+                             Args{"--spawn", "4", "--tensor", "2", "--pipeline", "2"}}) {
+      EXPECT_EQ(ends(grid), expected) << nlohmann::json(grid);
+    }
   }
 }
 

@@ -5,9 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "ee/checkpoint/attach.h"
+#include "ee/checkpoint/tensor_files.h"
+#include "ee/format/safetensors.h"
 #include "support/model_on_disk.h"
 #include "support/process.h"
 
@@ -21,9 +24,12 @@ class Infer : public testing::Test {
         std::filesystem::path(testing::TempDir()) / fmt::format("ee-infer-{}-{}", ::getpid(), suite->name());
     std::filesystem::remove_all(root_);
     test::write_tiny_model(root_ / "plain");
+    attach_two_exits("plain", "model");
+  }
+  static void attach_two_exits(const std::string& from, const std::string& to) {
     checkpoint::attach_exits(
-        {.source = root_ / "plain",
-         .output = root_ / "model",
+        {.source = root_ / from,
+         .output = root_ / to,
          .exits = {{.layer = 2, .kind = config::ExitKind::mlp},
                    {.layer = 4, .kind = config::ExitKind::norm, .head = config::HeadKind::own}},
          .dtype = {}});
@@ -35,6 +41,30 @@ class Infer : public testing::Test {
     return root_ / name;
   }
   static std::string path(const std::string& name) { return (root_ / name).string(); }
+
+  // "broken" is the model with NaN as the embedding of one token.
+  static void write_broken_model(int64_t token) {
+    std::filesystem::remove_all(root_ / "broken");
+    std::filesystem::remove_all(root_ / "broken-plain");
+    std::filesystem::copy(root_ / "plain", root_ / "broken-plain");
+    const std::filesystem::path file = root_ / "broken-plain/model.safetensors";
+    std::vector<format::TensorToWrite> tensors;
+    {
+      const auto files = checkpoint::TensorFiles::open_file(root_ / "plain/model.safetensors");
+      for (const auto& [name, index] : files.names()) {
+        const at::Tensor tensor = files.alias(name).clone();
+        if (name == "model.embed_tokens.weight") {
+          tensor[token].fill_(std::numeric_limits<double>::quiet_NaN());
+        }
+        tensors.push_back({name, format::DType::f32, tensor.sizes().vec(), [tensor](const auto& sink) {
+                             sink({static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()});
+                           }});
+      }
+    }
+    std::filesystem::remove(file);
+    format::write_safetensors(file, tensors);
+    attach_two_exits("broken-plain", "broken");
+  }
 
   // The arguments with --model of the tiny model and one thread behind them.
   static test::Finished run(std::vector<std::string> args, const std::string& model = "model") {

@@ -20,7 +20,12 @@ struct LayerScores {
   std::vector<int64_t> argmax = {};  // [n]: the most probable token behind token i
 };
 
-// One sequence of 1..max_positions tokens inside the vocabulary (UserError naming `origin` otherwise).
+// UserError naming `origin`: not 1..max_positions tokens, one outside the vocabulary.
+void check_tokens(const config::ModelConfig& config, std::span<const int64_t> tokens,
+                  const std::string& origin);
+
+// One sequence. UserError naming `origin`: as check_tokens(); infer::NotFinite: what a head says is no
+// number.
 std::vector<LayerScores> score_tokens(const infer::Model& model, std::span<const int64_t> tokens,
                                       const std::string& origin);
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "ee/infer/generate.h"
@@ -22,8 +23,10 @@ struct BatchOptions {
 void check_batch_options(const BatchOptions& options);
 
 struct BatchRequest {
-  std::vector<int64_t> prompt;  // with max_new_tokens at most the model's positions
+  std::vector<int64_t> prompt;  // at least one token; with max_new_tokens at most the model's positions
   uint64_t seed = 0;  // of its sampling: an answer depends neither on the batch nor on its neighbours
+  std::string name =
+      {};  // for messages, as "prompts.txt, prompt 3"; empty: "prompt 3" by its place in the list
 };
 
 struct BatchAnswer {
@@ -33,7 +36,8 @@ struct BatchAnswer {
 
 // Calls `on_answer` once for each request, as they end. The tokens are those of generate() at threshold 1, up
 // to rounding: a matrix product of several rows may differ in the last bits. `ends`: tokens that end an
-// answer.
+// answer. UserError naming the request: no request at all, a prompt without tokens; NotFinite: what the model
+// says is no number.
 void generate_batch(const model::Backbone& backbone, std::span<const BatchRequest> requests,
                     std::span<const int64_t> ends, const BatchOptions& options,
                     const std::function<void(size_t request, BatchAnswer answer)>& on_answer);

@@ -34,7 +34,7 @@ inline bool leaves(const Prediction& prediction, double threshold) {
 }
 
 struct EngineOptions {
-  int64_t capacity = 0;    // positions in the KV cache: prompt and generated tokens
+  int64_t capacity = 0;    // positions in the KV cache: prompt and generated tokens, as many as the model has
   double threshold = 1.0;  // in [0, 1]
   // What an exit's score is. With gate every exit has one.
   config::ExitPolicy policy = config::ExitPolicy::confidence;
@@ -44,13 +44,14 @@ struct EngineOptions {
 
 class Engine {
  public:
-  // `backbone` and `exits` (ascending by layer) must outlive the engine. backbone.rope must reach `capacity`.
+  // `backbone` and `exits` (ascending by layer) must outlive the engine.
   Engine(const model::Backbone& backbone, std::span<const exits::ExitHead> exits,
          const EngineOptions& options);
 
   // Appends tokens (a prompt, or the token just chosen) and predicts what follows the last of them. The
   // tokens leave together at the first exit where the last one does. At least one; length() + tokens.size()
-  // must not exceed the capacity.
+  // must not exceed the capacity. NotFinite: what an exit that was asked, or the final layer, says is no
+  // number.
   Prediction step(std::span<const int64_t> tokens);
 
   // Brings the KV cache of every layer up to date: equal, to rounding, to a full forward pass over all

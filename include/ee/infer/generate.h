@@ -48,13 +48,19 @@ struct GeneratedToken {
   std::vector<ExitOpinion> opinions = {};  // with GenerateOptions::probe: every exit, then the final layer
 };
 
-enum class FinishReason { eos, stop, length };
+enum class FinishReason {
+  eos,
+  stop,
+  length,
+  error,  // what comes next is no number, see Generation::error
+};
 std::string_view to_string(FinishReason reason);
 
 struct Generation {
   std::string text;                    // without special tokens and stop string; valid UTF-8
   std::vector<GeneratedToken> tokens;  // an end-of-text token is the last one
   FinishReason finish = FinishReason::length;
+  std::string error;  // with FinishReason::error: the message of NotFinite; the rest is what was made before
   int64_t prompt_tokens = 0;
 
   double prompt_milliseconds() const { return tokens.empty() ? 0.0 : tokens.front().milliseconds; }
@@ -75,7 +81,7 @@ using NextToken = std::function<GeneratedToken(std::span<const int64_t> tokens)>
 std::vector<int64_t> end_tokens(const config::ModelConfig& config, const tokenizer::Tokenizer& tokenizer);
 
 // The loop itself, whoever makes the tokens. Ends after one of end_tokens(), a stop string, or
-// max_new_tokens. check_generate() has passed.
+// max_new_tokens. NotFinite of `next` ends it too, without losing what there is. check_generate() has passed.
 Generation generate(const NextToken& next, const config::ModelConfig& config,
                     const tokenizer::Tokenizer& tokenizer, std::span<const int64_t> prompt,
                     const GenerateOptions& options, const GenerateListener& listener = {});

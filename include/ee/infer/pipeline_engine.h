@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ee/infer/generate.h"
+#include "ee/infer/not_finite.h"
 #include "ee/parallel/stage_link.h"
 
 namespace ee::infer {
@@ -23,7 +24,8 @@ class PipelineEngine {
                  const EngineOptions& options, const SamplingOptions& sampling, const parallel::Ranks& ranks);
 
   // On the first stage's ranks: appends tokens and returns the one behind them as soon as a stage has chosen
-  // it. Later stages may still be at work on these tokens and some before them.
+  // it. Later stages may still be at work on these tokens and some before them. NotFinite: as Engine::step(),
+  // of whichever stage; then nothing but stop() may follow.
   GeneratedToken step(std::span<const int64_t> tokens);
   // Ends the others' serve(). Returns when they have taken all that was sent.
   void stop();
@@ -40,7 +42,7 @@ class PipelineEngine {
   std::optional<GeneratedToken> climb(const at::Tensor& rows, bool chosen_before);
   GeneratedToken choose(const Prediction& prediction);
   void pass_on(const at::Tensor& rows, bool chosen);
-  void tell_first(const std::optional<GeneratedToken>& chosen);
+  void tell_first(const std::vector<double>& answer) const;
   std::optional<GeneratedToken> ask(int64_t stage);
 
   const model::Backbone& backbone_;
@@ -51,6 +53,7 @@ class PipelineEngine {
   std::vector<config::ExitRule> rules_;  // of all exits of the model
   Sampler sampler_;  // the same random numbers on all stages: each token takes one, whoever chooses it
   parallel::StageLink link_;
+  int64_t length_ = 0;                          // tokens so far
   std::vector<model::LayerCache> caches_;       // of this stage's layers
   std::vector<model::LayerCache> exit_caches_;  // as Engine's, of this stage's exits
 };

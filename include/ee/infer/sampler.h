@@ -23,7 +23,8 @@ class Sampler {
  public:
   explicit Sampler(const SamplingOptions& options);
 
-  // logits [vocab], f32, on the CPU. `most_probable` is their argmax: what greedy decoding returns.
+  // logits [vocab], f32, on the CPU; -inf: never. `most_probable` is their argmax, whose logit is finite:
+  // what greedy decoding returns.
   int64_t sample(const at::Tensor& logits, int64_t most_probable);
 
   // In place of sample() for a token that another process chooses: afterwards both have the same random
