@@ -10,6 +10,7 @@
 #include <charconv>
 #include <csignal>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -34,6 +35,25 @@ void sync_path(const fs::path& path) {
   const int error = errno;
   ::close(descriptor);
   if (result != 0) fail("sync", path, error);
+}
+
+void refuse_existing(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::exists(fs::symlink_status(path, ignored)))
+    throw UserError("output {} exists already; remove it or choose another name", path.string());
+}
+
+fs::path without_slash(const fs::path& path) {  // "out/" -> "out"
+  const fs::path normal = path.lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
+// Really creates something for a moment: permissions do not tell of read-only or full disks, and mean nothing
+// to root.
+void try_to_create_in(const fs::path& folder) {
+  std::string name = (folder / ".ee-writable-XXXXXX").string();
+  if (!::mkdtemp(name.data())) fail("create anything in", folder, errno);
+  ::rmdir(name.c_str());
 }
 
 void move_into_place(const fs::path& from, const fs::path& to) {
@@ -66,6 +86,25 @@ void write_file_atomically(const fs::path& path, std::string_view bytes) {
     throw;
   }
   sync_path(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
+void check_output_folder(const fs::path& path) {
+  std::error_code ignored;
+  fs::path there = fs::absolute(without_slash(path));
+  while (!fs::exists(there, ignored) && there.has_relative_path()) there = there.parent_path();
+  try_to_create_in(there);
+}
+
+void check_new_output(const fs::path& path) {
+  refuse_existing(without_slash(path));
+  check_output_folder(path);
+}
+
+void check_output_file(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored))
+    throw UserError("cannot write {}: it is a folder, a file was expected", path.string());
+  try_to_create_in(fs::absolute(path).parent_path());
 }
 
 MappedFile::MappedFile(const fs::path& path) : path_(path) {
@@ -162,10 +201,8 @@ void remove_abandoned(const fs::path& target) {
 
 }  // namespace
 
-AtomicDirectory::AtomicDirectory(const fs::path& target) : target_(target.lexically_normal()) {
-  if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" -> "out"
-  if (fs::exists(fs::symlink_status(target_)))
-    throw UserError("output {} exists already; remove it or choose another name", target_.string());
+AtomicDirectory::AtomicDirectory(const fs::path& target) : target_(without_slash(target)) {
+  refuse_existing(target_);
   std::error_code error;
   if (target_.has_parent_path()) fs::create_directories(target_.parent_path(), error);
   if (error) fail("create folder", target_.parent_path(), error.value());

@@ -31,19 +31,13 @@ void write_new_exits(const ModelFolder& source, std::vector<config::ExitSpec> sp
 
 void attach_to_gguf(const AttachOptions& options) {
   const format::GgufFile file(options.source);
-  std::vector<config::ExitSpec> specs = options.exits;
-  config::validate_exits(specs, gguf_model_config(file).layers,
-                         "the exits to attach");  // before the long part
   base::AtomicDirectory output(options.output);
   write_gguf_as_folder(file, options.dtype.value_or(format::DType::f32), output.path());
-  write_new_exits(ModelFolder::open(output.path()), specs, options.seed, output.path());
+  write_new_exits(ModelFolder::open(output.path()), options.exits, options.seed, output.path());
   output.commit();
 }
 
 void attach_to_folder(const AttachOptions& options) {
-  if (options.dtype)
-    throw UserError("a dtype can be chosen for a GGUF file only; {} keeps its files as they are",
-                    options.source.string());
   const ModelFolder source = ModelFolder::open_backbone(options.source);
   base::AtomicDirectory output(options.output);
   link_backbone(source, output.path());
@@ -57,7 +51,17 @@ config::ModelConfig read_source_config(const fs::path& source) {
   return is_gguf(source) ? gguf_model_config(format::GgufFile(source)) : config::read_model_config(source);
 }
 
+void check_attach(const AttachOptions& options) {
+  if (options.dtype && !is_gguf(options.source))
+    throw UserError("a dtype can be chosen for a GGUF file only; {} keeps its files as they are",
+                    options.source.string());
+  std::vector<config::ExitSpec> specs = options.exits;
+  config::validate_exits(specs, read_source_config(options.source).layers, "the exits to attach");
+  base::check_new_output(options.output);
+}
+
 void attach_exits(const AttachOptions& options) {
+  check_attach(options);
   is_gguf(options.source) ? attach_to_gguf(options) : attach_to_folder(options);
 }
 
@@ -66,6 +70,7 @@ void write_gguf_model(const fs::path& gguf, const fs::path& folder) {
 }
 
 void move_exits(const fs::path& folder, config::ExitPosition position, const fs::path& output) {
+  base::check_new_output(output);
   const ModelFolder source = ModelFolder::open(folder);
   const model::Backbone backbone = alias_backbone(source);
   std::vector<config::ExitSpec> moved = source.exits().exits;

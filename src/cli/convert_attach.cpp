@@ -6,6 +6,7 @@
 #include "convert_commands.h"
 #include "convert_place.h"
 #include "ee/base/error.h"
+#include "ee/base/file.h"
 #include "ee/base/text.h"
 #include "ee/checkpoint/attach.h"
 #include "ee/checkpoint/model_folder.h"
@@ -21,12 +22,11 @@ namespace {
 struct AttachArguments {
   std::string model, output;
   std::optional<std::string> exits, exit_layers, kind, position, head, norm, translator, init, dtype;
-  std::optional<double> weight, temperature;
+  std::optional<double> weight, temperature, agreement;
   std::optional<int64_t> translator_rank;
   std::vector<std::string> fit;
   std::optional<std::string> fit_precision;
-  int64_t fit_tokens = train::FitText{}.tokens;
-  double agreement = PlaceRequest{}.agreement;
+  std::optional<int64_t> fit_tokens;
   std::string plot;
   int64_t seed = 1234;
 
@@ -53,9 +53,9 @@ struct AttachArguments {
         .values("fit", "DATA", fit,
                 "text (as data.train of ee-tune) on which the exits' linear last steps are solved")
         .value("agreement", "A", agreement,
-               "for auto:N, the wanted share of tokens that are the final layer's")
+               "for auto:N, the wanted share of tokens that are the final layer's (default: 0.95)")
         .value("plot", "FILE.svg", plot, "for auto:N, a drawing of what an exit behind each layer brings")
-        .value("fit-tokens", "N", fit_tokens, "tokens of it")
+        .value("fit-tokens", "N", fit_tokens, "tokens of it (default: 50000)")
         .value(
             "fit-precision", "stored|f32|bf16", fit_precision,
             "dtype that the model runs in for it (default: bf16 on a CPU with instructions for it, otherwise "
@@ -74,17 +74,22 @@ void check_one_form(const AttachArguments& a) {
   if (a.exits.has_value() == a.exit_layers.has_value())
     throw UserError("expected exactly one of --exits FILE and --exit-layers LAYERS");
   if (a.exits && (a.kind || a.position || a.head || a.norm || a.translator || a.translator_rank || a.init ||
-                  a.weight || a.temperature || !a.plot.empty()))
+                  a.weight || a.temperature || a.agreement || !a.plot.empty()))
     throw UserError(
         "--kind, --position, --head, --norm, --translator, --translator-rank, --init, --weight, "
-        "--temperature and --plot "
-        "go with --exit-layers; "
-        "write them into {} instead",
+        "--temperature, --agreement and --plot go with --exit-layers; write them into {} instead",
         *a.exits);
+  if (a.fit.empty() && (a.fit_tokens || a.fit_precision))
+    throw UserError("--fit-tokens and --fit-precision go with --fit DATA; give the text, or leave them out");
+  if (a.fit_tokens && *a.fit_tokens < 1)
+    throw UserError("option --fit-tokens: expected at least 1, got {}", *a.fit_tokens);
+  if (a.agreement && !(*a.agreement > 0 && *a.agreement < 1))
+    throw UserError("option --agreement: expected a share between 0 and 1, got {}", *a.agreement);
 }
 
 train::FitText fit_text(const AttachArguments& a) {
-  train::FitText text{.paths = a.fit, .tokens = a.fit_tokens};
+  train::FitText text{.paths = a.fit};
+  if (a.fit_tokens) text.tokens = *a.fit_tokens;
   if (a.fit_precision) text.precision = parse_precision(*a.fit_precision, "--fit-precision");
   return text;
 }
@@ -102,20 +107,61 @@ std::optional<int64_t> automatic_count(const std::string& layers) {
   return count;
 }
 
-std::vector<int64_t> exit_layers(const AttachArguments& a, const config::ModelConfig& model,
-                                 const config::ExitSpec& spec) {
-  const auto count = automatic_count(*a.exit_layers);
-  if (!count && !a.plot.empty())
-    throw UserError("--plot draws how auto:N chose; --exit-layers {} chooses by itself", *a.exit_layers);
-  if (!count) return config::parse_layers(*a.exit_layers, model.layers);
+std::optional<format::DType> parse_float_dtype(const std::optional<std::string>& name) {
+  if (!name) return std::nullopt;
+  using enum format::DType;
+  constexpr std::array<std::pair<const char*, format::DType>, 3> kNames{
+      {{"f32", f32}, {"bf16", bf16}, {"f16", f16}}};
+  for (const auto& [known, dtype] : kNames)
+    if (*name == known) return dtype;
+  throw UserError("option --dtype: expected f32, bf16 or f16, got '{}'", *name);
+}
+
+// Which exits are to be fitted is the specs' word, on what is --fit's: neither goes without the other.
+bool wants_fit(const AttachArguments& a, const std::vector<config::ExitSpec>& specs) {
+  const bool any = std::any_of(specs.begin(), specs.end(),
+                               [](const auto& spec) { return spec.init == config::InitKind::fit; });
+  if (any && a.fit.empty())
+    throw UserError("an exit has init fit; give the text to fit it on with --fit DATA");
+  if (!any && !a.fit.empty()) throw UserError("--fit is given, but no exit has init fit");
+  return any;
+}
+
+checkpoint::AttachOptions attach_options(const AttachArguments& a,
+                                         const std::vector<config::ExitSpec>& specs) {
+  return {.source = a.model,
+          .output = a.output,
+          .exits = specs,
+          .seed = static_cast<uint64_t>(a.seed),
+          .dtype = parse_float_dtype(a.dtype)};
+}
+
+// Placing takes minutes: whatever would be refused behind it, at any layer, is refused in front of it.
+void check_before_placing(const AttachArguments& a, config::ExitSpec spec) {
   if (a.fit.empty())
     throw UserError("--exit-layers {} looks at what exits would do on a text; give one with --fit DATA",
                     *a.exit_layers);
+  spec.layer = 1;
+  wants_fit(a, {spec});
+  checkpoint::check_attach(attach_options(a, {spec}));
+  if (!a.plot.empty()) base::check_output_file(a.plot);
+}
+
+std::vector<int64_t> exit_layers(const AttachArguments& a, const config::ModelConfig& model,
+                                 const config::ExitSpec& spec) {
+  const auto count = automatic_count(*a.exit_layers);
+  if (!count && a.agreement)
+    throw UserError("--agreement says how auto:N chooses; --exit-layers {} chooses by itself",
+                    *a.exit_layers);
+  if (!count && !a.plot.empty())
+    throw UserError("--plot draws how auto:N chose; --exit-layers {} chooses by itself", *a.exit_layers);
+  if (!count) return config::parse_layers(*a.exit_layers, model.layers);
+  check_before_placing(a, spec);
   return place_layers(model,
                       {.source = a.model,
                        .working = a.output + ".everywhere",
                        .count = *count,
-                       .agreement = a.agreement,
+                       .agreement = a.agreement.value_or(PlaceRequest{}.agreement),
                        .spec = spec,
                        .plot = a.plot},
                       fit_text(a));
@@ -143,26 +189,6 @@ std::vector<config::ExitSpec> exit_specs(const AttachArguments& a, const config:
   return specs;
 }
 
-std::optional<format::DType> parse_float_dtype(const std::optional<std::string>& name) {
-  if (!name) return std::nullopt;
-  using enum format::DType;
-  constexpr std::array<std::pair<const char*, format::DType>, 3> kNames{
-      {{"f32", f32}, {"bf16", bf16}, {"f16", f16}}};
-  for (const auto& [known, dtype] : kNames)
-    if (*name == known) return dtype;
-  throw UserError("option --dtype: expected f32, bf16 or f16, got '{}'", *name);
-}
-
-// Which exits are to be fitted is the specs' word, on what is --fit's: neither goes without the other.
-bool wants_fit(const AttachArguments& a, const std::vector<config::ExitSpec>& specs) {
-  const bool any = std::any_of(specs.begin(), specs.end(),
-                               [](const auto& spec) { return spec.init == config::InitKind::fit; });
-  if (any && a.fit.empty())
-    throw UserError("an exit has init fit; give the text to fit it on with --fit DATA");
-  if (!any && !a.fit.empty()) throw UserError("--fit is given, but no exit has init fit");
-  return any;
-}
-
 void attach(const AttachArguments& a, const checkpoint::AttachOptions& options) {
   if (wants_fit(a, options.exits))
     fmt::print("{}", train::to_table(train::attach_fitted(options, fit_text(a))));
@@ -177,14 +203,9 @@ int convert_attach(const std::vector<std::string>& args) {
   if (!arguments.parse(args)) return 0;
   check_one_form(arguments);
   if (arguments.seed < 0) throw UserError("option --seed: expected 0 or more, got {}", arguments.seed);
-  const auto dtype = parse_float_dtype(arguments.dtype);
   const config::ModelConfig model = checkpoint::read_source_config(arguments.model);
   const auto specs = exit_specs(arguments, model);
-  attach(arguments, {.source = arguments.model,
-                     .output = arguments.output,
-                     .exits = specs,
-                     .seed = static_cast<uint64_t>(arguments.seed),
-                     .dtype = dtype});
+  attach(arguments, attach_options(arguments, specs));
   double parameters = 0;
   for (const auto& spec : specs) parameters += static_cast<double>(exits::parameter_count(model, spec));
   fmt::print("{}: {} layers, {} exits with {} parameters of their own\n", arguments.output, model.layers,

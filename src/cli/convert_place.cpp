@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "ee/base/error.h"
 #include "ee/base/file.h"
 #include "ee/eval/evaluate.h"
@@ -43,6 +45,14 @@ std::vector<int64_t> place_layers(const config::ModelConfig& model, const PlaceR
   if (request.count >= model.layers)  // before minutes of work
     throw base::UserError("{} exits are to be placed, but there are 1 to {} layers for them", request.count,
                           model.layers - 1);
+  const eval::DrawData draw{.paths = text.paths,
+                            .sequences = kSequences,
+                            .sequence_length = std::min(kSequenceLength, model.max_positions),
+                            .seed = kDrawSeed};
+  eval::Sequences sequences;
+  if (std::filesystem::is_directory(request.source)) {  // a GGUF file has a tokenizer once it is converted
+    sequences = eval::draw_sequences(draw, model, *infer::load_data_tokenizer(request.source, model));
+  }
   const base::AtomicDirectory passing(request.working);  // is never committed: goes again
   const std::filesystem::path folder = passing.path() / "model";
   fmt::print("fitting an exit behind each of the first {} layers\n", model.layers - 1);
@@ -50,15 +60,14 @@ std::vector<int64_t> place_layers(const config::ModelConfig& model, const PlaceR
       {.source = request.source, .output = folder, .exits = one_behind_each_layer(model.layers)}, text);
   const infer::Model everywhere =
       infer::load_model({.folder = folder, .precision = config::Precision::stored, .exits = {}});
-  const auto tokenizer = infer::load_data_tokenizer(folder, everywhere.backbone.config);
-  const eval::DrawData draw{
-      .paths = text.paths, .sequences = kSequences, .sequence_length = kSequenceLength, .seed = kDrawSeed};
+  if (sequences.empty()) {
+    sequences = eval::draw_sequences(draw, model, *infer::load_data_tokenizer(folder, model));
+  }
   const eval::PlacementOptions options{.count = request.count,
                                        .layers = model.layers,
                                        .exit_cost = cost_in_layers(model, request.spec),
                                        .agreement = request.agreement};
-  const auto placement = eval::place_exits(
-      everywhere, eval::draw_sequences(draw, everywhere.backbone.config, *tokenizer), options);
+  const auto placement = eval::place_exits(everywhere, sequences, options);
   fmt::print("{}", to_table(placement, options));
   if (!request.plot.empty()) base::write_file_atomically(request.plot, to_svg(placement, options));
   return placement.layers;

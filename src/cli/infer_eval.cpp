@@ -31,10 +31,10 @@ int run_eval(const std::vector<std::string>& args) {
     return 0;
   }
   data.path = path;
+  const auto config = config::read_model_config(arguments.folder);
+  const auto tokenizer = infer::load_data_tokenizer(arguments.folder, config);
+  const auto sequences = eval::read_sequences(data, config, *tokenizer);
   const infer::Model model = arguments.load();
-  const auto tokenizer = infer::load_data_tokenizer(arguments.folder, model.backbone.config);
-  const auto sequences = eval::read_sequences(data, model.backbone.config, *tokenizer);
-
   const bool show_progress = ::isatty(STDERR_FILENO) != 0;
   const eval::Evaluation evaluation = eval::evaluate(model, sequences, [&](int64_t done) {
     if (show_progress) {

@@ -7,6 +7,7 @@
 #include "ee/format/file_kind.h"
 #include "ee/format/records.h"
 #include "ee/format/safetensors.h"
+#include "ee/infer/not_finite.h"
 #include "infer_commands.h"
 #include "infer_model.h"
 #include "processes.h"
@@ -36,11 +37,13 @@ format::RecordReader open_records(const std::string& path) {
   return format::RecordReader(std::move(file));
 }
 
-// The tokenizer is loaded when the first line of text needs it.
+// Checks each line. The tokenizer is loaded when the first line of text needs it.
 class InputReader {
  public:
-  InputReader(const ScoreArguments& arguments, const infer::Model& model)
-      : arguments_(arguments), model_(model), records_(open_records(arguments.input)) {}
+  explicit InputReader(const ScoreArguments& arguments)
+      : arguments_(arguments),
+        config_(config::read_model_config(arguments.model.folder)),
+        records_(open_records(arguments.input)) {}
 
   std::optional<InputLine> next() {
     nlohmann::json line;
@@ -53,7 +56,9 @@ class InputReader {
     if (has_tokens == has_text) {
       throw UserError("{}: expected an object with either \"tokens\" or \"text\"", where);
     }
-    return InputLine{has_tokens ? read_tokens(line["tokens"], where) : encode(line["text"], where), where};
+    InputLine input{has_tokens ? read_tokens(line["tokens"], where) : encode(line["text"], where), where};
+    eval::check_tokens(config_, input.tokens, where);
+    return input;
   }
 
  private:
@@ -70,13 +75,13 @@ class InputReader {
       throw UserError("{}: \"text\" must be a string", where);
     }
     if (!tokenizer_) {
-      tokenizer_ = arguments_.model.load_tokenizer(model_);
+      tokenizer_ = infer::load_tokenizer(arguments_.model.folder, config_);
     }
     return infer::encode_prompt(*tokenizer_, text.get<std::string>());
   }
 
   const ScoreArguments& arguments_;
-  const infer::Model& model_;
+  config::ModelConfig config_;
   format::RecordReader records_;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer_;
 };
@@ -116,6 +121,33 @@ void write_logits(const std::filesystem::path& path, const infer::Model& model, 
   }
 }
 
+// All of them, before the model is loaded: a mistake in the last one shows at once.
+std::vector<InputLine> read_lines(const ScoreArguments& arguments) {
+  InputReader reader(arguments);
+  std::vector<InputLine> lines;
+  while (std::optional<InputLine> input = reader.next()) {
+    lines.push_back(*std::move(input));
+    if (lines.size() > 1 && !arguments.logits.empty()) {
+      throw UserError("{}: --logits is for a single input line, this is the second", lines.back().where);
+    }
+  }
+  if (lines.empty()) {
+    throw UserError("{} has no lines, expected at least one JSON object", arguments.input);
+  }
+  return lines;
+}
+
+// What had been scored until then is kept, under a name that does not look complete.
+[[noreturn]] void give_up(const ScoreArguments& arguments, const std::string& output,
+                          const infer::NotFinite& error) {
+  if (output.empty()) {
+    throw error;
+  }
+  const std::string part = arguments.output + ".part";
+  base::write_file_atomically(part, output);
+  throw UserError("{}. The lines before it are in {}", error.what(), part);
+}
+
 }  // namespace
 
 int run_score(const std::vector<std::string>& args) {
@@ -136,25 +168,22 @@ int run_score(const std::vector<std::string>& args) {
   if (!line.parse(args)) {
     return 0;
   }
-  const infer::Model model = arguments.model.load();
-  InputReader reader(arguments, model);
-  std::string output;
-  std::optional<InputLine> first;
-  int64_t count = 0;
-  while (const std::optional<InputLine> input = reader.next()) {
-    if (++count > 1 && !arguments.logits.empty()) {
-      throw UserError("{}: --logits is for a single input line, this is the second", input->where);
-    }
-    output += output_line(*input, eval::score_tokens(model, input->tokens, input->where));
-    if (!first) {
-      first = input;
-    }
+  base::check_output_file(arguments.output);
+  if (!arguments.logits.empty()) {
+    base::check_output_file(arguments.logits);
   }
-  if (!first) {
-    throw UserError("{} has no lines, expected at least one JSON object", arguments.input);
+  const std::vector<InputLine> lines = read_lines(arguments);
+  const infer::Model model = arguments.model.load();
+  std::string output;
+  for (const InputLine& input : lines) {
+    try {
+      output += output_line(input, eval::score_tokens(model, input.tokens, input.where));
+    } catch (const infer::NotFinite& error) {
+      give_up(arguments, output, error);
+    }
   }
   if (!arguments.logits.empty()) {
-    write_logits(arguments.logits, model, *first);
+    write_logits(arguments.logits, model, lines.front());
   }
   base::write_file_atomically(arguments.output, output);
   return 0;

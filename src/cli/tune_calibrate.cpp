@@ -4,6 +4,7 @@
 
 #include "cli_options.h"
 #include "ee/base/error.h"
+#include "ee/base/file.h"
 #include "ee/checkpoint/model_folder.h"
 #include "ee/eval/calibrate.h"
 #include "ee/eval/evaluate.h"
@@ -99,9 +100,15 @@ int run_calibrate(const std::vector<std::string>& args) {
                                         .confidence = arguments.confidence};
   const auto folder = checkpoint::ModelFolder::open(arguments.model.folder);
   const config::ExitsConfig exits = folder.exits();
-  infer::Model model = arguments.model.load();
+  if (!arguments.report) {
+    base::check_output_folder(arguments.model.folder);
+  }
   const auto tokenizer = infer::load_data_tokenizer(arguments.model.folder, folder.config());
   const auto sequences = eval::draw_sequences(arguments.draw(), folder.config(), *tokenizer);
+  if (!arguments.report) {
+    eval::check_calibration(wanted, sequences.size());
+  }
+  infer::Model model = arguments.model.load();
   if (arguments.report) {
     fmt::print("{}", to_table(eval::measure(model, exits.quality, sequences, show_progress)));
     return 0;

@@ -66,27 +66,30 @@ struct PrepareArguments {
   }
 };
 
-// Backbone and tokenizer; exits are not read, should there be any.
+// The model without its weights; exits are not read, should there be any.
 struct Source {
-  model::Backbone backbone;
+  std::unique_ptr<base::AtomicDirectory> passing;  // a GGUF file's folder; never committed: goes again
+  checkpoint::ModelFolder folder;
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
   std::string fingerprint;
 };
 
-Source load_folder(const fs::path& path, config::Precision precision) {
-  const auto folder = checkpoint::ModelFolder::open_backbone(path);
-  return {.backbone = checkpoint::load_backbone(folder, {.precision = precision}),
-          .tokenizer = infer::load_tokenizer(path, folder.config()),
-          .fingerprint = checkpoint::fingerprint(folder.backbone_files())};
-}
-
-Source load_source(const PrepareArguments& arguments) {
-  const config::Precision precision = parse_precision(arguments.precision);
+Source open_source(const PrepareArguments& arguments) {
   if (!fs::exists(arguments.model)) throw UserError("option --model: there is no {}", arguments.model);
-  if (fs::is_directory(arguments.model)) return load_folder(arguments.model, precision);
-  const base::AtomicDirectory passing(arguments.output + ".model");  // is never committed: goes again
-  checkpoint::write_gguf_model(arguments.model, passing.path());
-  return load_folder(passing.path(), precision);
+  fs::path path = arguments.model;
+  std::unique_ptr<base::AtomicDirectory> passing;
+  if (!fs::is_directory(path)) {
+    passing = std::make_unique<base::AtomicDirectory>(arguments.output + ".model");
+    checkpoint::write_gguf_model(path, passing->path());
+    path = passing->path();
+  }
+  auto folder = checkpoint::ModelFolder::open_backbone(path);
+  auto tokenizer = infer::load_tokenizer(path, folder.config());
+  auto fingerprint = checkpoint::fingerprint(folder.backbone_files());
+  return {.passing = std::move(passing),
+          .folder = std::move(folder),
+          .tokenizer = std::move(tokenizer),
+          .fingerprint = std::move(fingerprint)};
 }
 
 std::vector<infer::BatchRequest> make_requests(const PrepareArguments& arguments,
@@ -97,12 +100,13 @@ std::vector<infer::BatchRequest> make_requests(const PrepareArguments& arguments
   for (const std::string& prompt : prompts) {
     const std::string text = chat.empty() ? prompt : tokenizer::render_chat(chat, {{"user", prompt}});
     requests.push_back({.prompt = infer::encode_prompt(*source.tokenizer, text),
-                        .seed = data::mix_seed(static_cast<uint64_t>(arguments.seed), requests.size())});
+                        .seed = data::mix_seed(static_cast<uint64_t>(arguments.seed), requests.size()),
+                        .name = fmt::format("{}, prompt {}", arguments.prompts, requests.size() + 1)});
     try {
-      infer::check_generate(source.backbone.config, requests.back().prompt,
+      infer::check_generate(source.folder.config(), requests.back().prompt,
                             {.max_new_tokens = arguments.batch.max_new_tokens});
     } catch (const UserError& error) {
-      throw UserError("{}, prompt {}: {}", arguments.prompts, requests.size(), error.what());
+      throw UserError("{}: {}", requests.back().name, error.what());
     }
   }
   return requests;
@@ -172,10 +176,13 @@ void write_answers(const PrepareArguments& arguments, const std::vector<std::str
                    format::ResumableLines& lines) {
   const auto before = static_cast<size_t>(lines.lines());
   if (before > 0) spdlog::info("{} of {} answers are there already", before, prompts.size());
+  if (before == requests.size()) return;
+  const model::Backbone backbone =
+      checkpoint::load_backbone(source.folder, {.precision = parse_precision(arguments.precision)});
   Progress progress(prompts.size());
   std::map<size_t, infer::BatchAnswer> waiting;
-  const auto ends = infer::end_tokens(source.backbone.config, *source.tokenizer);
-  infer::generate_batch(source.backbone, std::span(requests).subspan(before), ends, arguments.batch,
+  const auto ends = infer::end_tokens(backbone.config, *source.tokenizer);
+  infer::generate_batch(backbone, std::span(requests).subspan(before), ends, arguments.batch,
                         [&](size_t request, infer::BatchAnswer answer) {
                           progress.add(static_cast<size_t>(lines.lines()) + waiting.size() + 1, answer);
                           waiting[before + request] = std::move(answer);
@@ -196,8 +203,11 @@ int run_tune_prepare(const std::vector<std::string>& args) {
   if (!is_single_process("ee-tune prepare")) return base::kExitUserError;
   if (!arguments.parse(args)) return 0;
   spdlog::set_pattern("%H:%M:%S  %v");
+  parse_precision(arguments.precision);
+  base::check_new_output(arguments.output);
+  base::check_output_file(arguments.output);  // its folder must be there
   const std::vector<std::string> prompts = data::read_prompts(arguments.prompts);
-  const Source source = load_source(arguments);
+  const Source source = open_source(arguments);
   const auto requests = make_requests(arguments, prompts, source);
   format::ResumableLines lines(arguments.output, made_by(arguments, prompts, source));
   write_answers(arguments, prompts, requests, source, lines);

@@ -26,25 +26,6 @@ Sequences slice(const Sequences& all, int64_t begin, int64_t count) {
   return {all.begin() + begin, all.begin() + begin + count};
 }
 
-void check(const CalibrationOptions& options, size_t sequences) {
-  const auto expect_share = [](double value, const char* what) {
-    if (!(value > 0.0 && value < 1.0)) {
-      throw base::UserError("{} is {}, expected a share between 0 and 1", what, value);
-    }
-  };
-  for (const double agreement : options.agreements) {
-    expect_share(agreement, "agreement");
-  }
-  expect_share(options.confidence, "confidence");
-  if (sequences < kFewestForCalibration) {
-    throw base::UserError(
-        "the text gives {} sequences, calibration wants at least {}; give more text, or shorter sequences "
-        "with "
-        "--sequence-length",
-        sequences, kFewestForCalibration);
-  }
-}
-
 std::vector<double> temperatures_of(const infer::Model& model) {
   std::vector<double> temperatures;
   for (const exits::ExitHead& exit : model.exits) {
@@ -115,6 +96,24 @@ Calibration describe_all(const infer::Model& model, const Opinions& opinions,
 
 }  // namespace
 
+void check_calibration(const CalibrationOptions& options, size_t sequences) {
+  const auto expect_share = [](double value, const char* what) {
+    if (!(value > 0.0 && value < 1.0)) {
+      throw base::UserError("{} is {}, expected a share between 0 and 1", what, value);
+    }
+  };
+  for (const double agreement : options.agreements) {
+    expect_share(agreement, "agreement");
+  }
+  expect_share(options.confidence, "confidence");
+  if (sequences < kFewestForCalibration) {
+    throw base::UserError(
+        "the text gives {} sequences, calibration wants at least {}; give more text, or shorter sequences "
+        "with --sequence-length",
+        sequences, kFewestForCalibration);
+  }
+}
+
 std::vector<config::QualityLevel> Calibration::quality() const {
   std::vector<config::QualityLevel> quality;
   for (const LevelResult& result : levels) {
@@ -129,7 +128,7 @@ void fit_gates(infer::Model& model, const Sequences& sequences) {
 
 Calibration calibrate(infer::Model& model, const Sequences& sequences, const CalibrationOptions& options,
                       const Progress& progress) {
-  check(options, sequences.size());
+  check_calibration(options, sequences.size());
   const Parts parts = split(sequences.size());
   const auto total = static_cast<int64_t>(sequences.size());
   const auto report = [&](int64_t before) {

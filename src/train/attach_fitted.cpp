@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "ee/base/error.h"
 #include "ee/base/file.h"
 #include "ee/checkpoint/model_folder.h"
+#include "ee/data/documents.h"
 #include "ee/train/job.h"
 #include "load_engine.h"
 
@@ -48,9 +48,8 @@ Job fit_job(const fs::path& folder, const fs::path& cache, const checkpoint::Att
 }  // namespace
 
 Fit attach_fitted(const checkpoint::AttachOptions& options, const FitText& text) {
-  if (fs::exists(fs::symlink_status(options.output)))
-    throw base::UserError("output {} exists already; remove it or choose another name",
-                          options.output.string());
+  checkpoint::check_attach(options);
+  data::find_text_files(text.paths, "--fit");  // a GGUF file takes minutes before its text is read
   const base::AtomicDirectory passing(options.output.string() +
                                       ".unfitted");  // is never committed: goes again
   checkpoint::AttachOptions unfitted = options;

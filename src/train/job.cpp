@@ -8,6 +8,7 @@
 #include <set>
 
 #include "ee/base/cores.h"
+#include "ee/base/file.h"
 #include "ee/base/text.h"
 #include "ee/comm/device.h"
 #include "ee/data/documents.h"
@@ -36,9 +37,17 @@ void fill_in(config::TuneOptions& options, int64_t processes_here) {
   if (options.data.threads == 0) options.data.threads = cores;
 }
 
-void check_environment(const config::TuneOptions& options, const checkpoint::ModelFolder& folder) {
+// Where it would be written is known to the processes of the first machine, to which the one that writes
+// belongs; another machine may not even have those folders.
+void check_environment(const config::TuneOptions& options, const checkpoint::ModelFolder& folder,
+                       const comm::LaunchInfo& launch) {
   if (fs::exists(fs::symlink_status(options.output)))
     throw UserError("output {} exists already; remove it or choose another name", options.output);
+  if (launch.rank == launch.local_rank) {
+    base::check_new_output(options.output);
+    base::check_output_folder(options.checkpoint.directory);
+    base::check_output_folder(options.logging.directory);
+  }
   if (options.batch.sequence_length > folder.config().max_positions)
     throw UserError("batch.sequence_length is {}, but the model in {} has {} positions",
                     options.batch.sequence_length, folder.path().string(), folder.config().max_positions);
@@ -211,7 +220,7 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   fill_in(options, launch.local_world_size);
   const auto grid = grid_sizes(options.parallel, launch.world_size);
   auto folder = checkpoint::ModelFolder::open(options.model.path);
-  check_environment(options, folder);
+  check_environment(options, folder, launch);
   const std::string device = own_device(options.device, launch);
   auto selected = select_exits(folder.exits(), options.exits, folder.config(), options.train.backbone());
   check_hift(options.train.hift, folder.config());

@@ -144,6 +144,29 @@ TEST_F(FileTest, AtomicDirectoryRefusesAnExistingTarget) {
   EXPECT_THROW(AtomicDirectory(folder_ / "out/"), UserError);
 }
 
+TEST_F(FileTest, OutputsAreTriedOutBeforeTheWorkAndNothingStays) {
+  write_file_atomically(folder_ / "file", "x");
+  fs::create_directory(folder_ / "there");
+  fs::create_symlink("nowhere", folder_ / "link");
+  for (const char* name : {"new", "new/", "deep/er/new"}) {
+    EXPECT_NO_THROW(check_new_output(folder_ / name)) << name;
+    EXPECT_NO_THROW(check_output_folder(folder_ / name)) << name;
+  }
+  EXPECT_NO_THROW(check_output_folder(folder_ / "there"));
+  for (const char* name : {"file", "there", "there/", "link", "file/new"})
+    EXPECT_THROW(check_new_output(folder_ / name), UserError) << name;
+  for (const char* name : {"file", "file/new", "file/deep/er"})
+    EXPECT_THROW(check_output_folder(folder_ / name), UserError) << name;
+  EXPECT_NO_THROW(check_output_file(folder_ / "file"));
+  EXPECT_NO_THROW(check_output_file(folder_ / "there/new"));
+  for (const char* name : {"there", "absent/new", "file/new"})
+    EXPECT_THROW(check_output_file(folder_ / name), UserError) << name;
+  EXPECT_THROW(check_new_output("/proc/new"), UserError) << "not even root can write there";
+  EXPECT_THROW(check_output_file("/proc/new"), UserError);
+  EXPECT_EQ(names(), (std::vector<std::string>{"file", "link", "there"}));
+  EXPECT_TRUE(fs::is_empty(folder_ / "there"));
+}
+
 TEST_F(FileTest, LinkOrCopySharesTheBytes) {
   write_file_atomically(folder_ / "x", "hello");
   link_or_copy(folder_ / "x", folder_ / "y");

@@ -87,6 +87,37 @@ TEST_F(Fit, LayersAreChosenByWhatTheyBring) {
   EXPECT_THAT(base::read_text_file(folder_ / "auto.svg"), HasSubstr("</svg>"));
 }
 
+TEST_F(Fit, PlacingBeginsOnlyWhenAllElseIsRight) {
+  write("file", "");
+  write("short.txt", "too short");
+  const std::vector<std::string> automatic = {"--kind", "linear",         "--exit-layers", "auto:2",
+                                              "--fit",  path("text.txt"), "--fit-tokens",  "8192"};
+  const auto refuses = [&](std::vector<std::string> more, const std::string& output, const char* words) {
+    more.insert(more.begin(), automatic.begin(), automatic.end());
+    const auto finished = attach(more, output);
+    EXPECT_EQ(finished.exit_code, 2);
+    EXPECT_THAT(finished.output, AllOf(HasSubstr(words), ::testing::Not(HasSubstr("fitting an exit"))));
+    EXPECT_FALSE(fs::exists(folder_ / (output + ".everywhere")));
+  };
+  refuses({}, "model", "exists already");
+  refuses({}, "file/out", "cannot create anything in");
+  refuses({"--translator", "none"}, "out", "exit");  // nothing to fit, or no kind
+  refuses({"--init", "copy"}, "out", "no exit has init fit");
+  refuses({"--init", "fitted"}, "out", "fitted");
+  refuses({"--dtype", "bf16"}, "out", "for a GGUF file only");
+  refuses({"--temperature", "0"}, "out", "temperature");
+  refuses({"--plot", path("absent/a.svg")}, "out", "absent");
+  refuses({"--agreement", "95"}, "out", "--agreement");
+  refuses({"--fit", path("nothing.txt")}, "out", "nothing.txt");
+  refuses({"--fit-precision", "f64"}, "out", "--fit-precision");
+  expect_refusal(attach({"--exit-layers", "auto:2", "--kind", "norm", "--fit", path("text.txt")}, "out"),
+                 "there is nothing to fit in an exit of kind norm");
+  expect_refusal(attach({"--exit-layers", "auto:2", "--fit", path("short.txt")}, "out"), "not enough");
+  expect_refusal(attach({"--exit-layers", "2", "--agreement", "0.9"}, "out"), "--agreement says how auto:N");
+  expect_refusal(attach({"--exit-layers", "2", "--fit-tokens", "9"}, "out"), "go with --fit DATA");
+  EXPECT_EQ(attach({"--exit-layers", "2", "--fit", path("nothing.txt")}, "out").exit_code, 2);
+}
+
 TEST_F(Fit, WhatCannotBeDoneIsRefused) {
   expect_refusal(attach({"--exit-layers", "2", "--init", "fit"}, "out"),
                  "give the text to fit it on with --fit DATA");

@@ -1,3 +1,5 @@
+#include <set>
+
 #include "infer_fixture.h"
 
 namespace ee {
@@ -125,6 +127,70 @@ TEST_F(InferGenerate, RefusesBadPromptsWithExitCodeTwo) {
   expect_refused({"--prompt", "\xff"}, "byte 0 is 0xff");
   expect_refused({"--prompt-file", path("absent.txt")}, "absent.txt");
   expect_refused({"--prompt", std::string(200, 'x')}, "200 tokens");
+}
+
+// The token behind which the model breaks is the last one; it and all before are printed.
+TEST_F(InferGenerate, NumbersThatAreNoneEndItAndLoseNothing) {
+  const std::vector<std::string> args = {"--prompt", "Hello", "--threshold", "0.5", "--max-new-tokens", "24"};
+  const auto whole = run_json(args)["tokens"];
+  size_t last = 0;
+  std::set<int64_t> seen = {'H', 'e', 'l', 'o'};
+  while (seen.contains(whole[last]["id"]) || last < 2) {
+    seen.insert(whole[last++]["id"].get<int64_t>());
+  }
+  write_broken_model(whole[last]["id"]);
+  auto json = args;
+  json.push_back("--json");
+  const test::Finished finished = run(json, "broken");
+  EXPECT_EQ(finished.exit_code, 2);
+  EXPECT_THAT(finished.output, HasSubstr(fmt::format("NaN or infinite at position {} ", 5 + last)));
+  const auto line = nlohmann::json::parse(finished.output.substr(0, finished.output.find('\n')));
+  EXPECT_EQ(line["finish"], "error");
+  EXPECT_THAT(line["error"].get<std::string>(), HasSubstr("ee-convert verify"));
+  ASSERT_EQ(line["tokens"].size(), last + 1);
+  for (size_t i = 0; i <= last; ++i) {
+    EXPECT_EQ(line["tokens"][i]["id"], whole[i]["id"]) << i;
+  }
+  for (const std::string& shown : {"--show-exits", "--probe"}) {
+    auto more = args;
+    more.push_back(shown);
+    EXPECT_EQ(run(more, "broken").exit_code, 2) << shown;
+  }
+  // Nothing at all can be said behind a prompt that has the token.
+  write_broken_model('e');
+  for (const std::string& shown : {"--json", "--show-exits", "--probe"}) {
+    auto more = args;
+    more.push_back(shown);
+    const test::Finished at_once = run(more, "broken");
+    EXPECT_EQ(at_once.exit_code, 2) << shown;
+    EXPECT_THAT(at_once.output, HasSubstr("at position 4 of the sequence")) << shown;
+  }
+}
+
+// A prompt, text or output that is wrong shows before weights are read: here there are none.
+TEST_F(InferGenerate, MistakesShowBeforeTheModelIsLoaded) {
+  const auto folder = root_ / "weightless";
+  std::filesystem::create_directories(folder);
+  for (const char* name : {"config.json", "tokenizer.json", "tokenizer_config.json"}) {
+    std::filesystem::copy_file(root_ / "plain" / name, folder / name);
+  }
+  const auto refuses = [&](const std::vector<std::string>& args, const std::string& words) {
+    const test::Finished finished = run(args, "weightless");
+    EXPECT_EQ(finished.exit_code, 2) << finished.output;
+    EXPECT_THAT(finished.output, HasSubstr(words));
+  };
+  refuses({"--prompt-file", write("none.txt", "").string()}, "prompt is empty");
+  refuses({"--prompt-file", write("line.txt", "\n").string()}, "prompt is empty");
+  refuses({"--prompt", "x", "--max-new-tokens", "500"}, "context of 128");
+  refuses({"--prompt", "x", "--chat"}, "no chat template");
+  refuses({"eval", "--data", path("absent"), "--sequence-length", "64"}, "absent");
+  const auto bad = write("late.jsonl", "{\"tokens\":[1]}\n{\"tokens\":[]}\n").string();
+  const auto good = write("good.jsonl", "{\"tokens\":[1]}\n").string();
+  refuses({"score", "--input", bad, "--output", path("late.out")}, "late.jsonl:2 has 0 tokens");
+  refuses({"score", "--input", good, "--output", path("nowhere/late.out")}, "nowhere");
+  refuses({"score", "--input", good, "--output", root_.string()}, "it is a folder");
+  refuses({"score", "--input", good, "--output", path("late.out"), "--logits", path("nowhere/x")}, "nowhere");
+  refuses({"--prompt", "x"}, "weightless");
 }
 
 TEST_F(InferGenerate, RefusesBadModelsWithExitCodeTwo) {

@@ -95,6 +95,32 @@ TEST_F(InferMeasure, ScoreReportsAFullDiskAndLeavesNothing) {
   EXPECT_FALSE(std::filesystem::exists(root_ / "out2.jsonl"));
 }
 
+TEST_F(InferMeasure, NumbersThatAreNoneAreNamedAndTheLinesBeforeKept) {
+  write_broken_model(90);
+  const auto lines = write("broken.jsonl", "{\"tokens\":[1,2]}\n{\"tokens\":[3,4]}\n{\"tokens\":[5,90,6]}\n");
+  const auto score = [&](const std::string& model, const std::string& output) {
+    return run({"score", "--input", lines.string(), "--output", path(output)}, model);
+  };
+  const test::Finished finished = score("broken", "broken.out");
+  EXPECT_EQ(finished.exit_code, 2);
+  EXPECT_THAT(finished.output,
+              testing::HasSubstr("the exit at layer 2 are NaN or infinite at position 1 of"));
+  EXPECT_THAT(finished.output, testing::HasSubstr("broken.jsonl:3"));
+  EXPECT_FALSE(std::filesystem::exists(root_ / "broken.out"));
+  EXPECT_EQ(score("model", "whole.out").exit_code, 0);
+  const std::string whole = base::read_text_file(root_ / "whole.out");
+  const size_t two_lines = whole.find('\n', whole.find('\n') + 1) + 1;
+  EXPECT_EQ(base::read_text_file(root_ / "broken.out.part"), whole.substr(0, two_lines));
+
+  std::string text(400, 'a');
+  text[300] = 'Z';  // token 90
+  const auto data = write("broken.txt", text);
+  const test::Finished evaluated =
+      run({"eval", "--data", data.string(), "--sequence-length", "64"}, "broken");
+  EXPECT_EQ(evaluated.exit_code, 2);
+  EXPECT_THAT(evaluated.output, testing::HasSubstr("position 44 of sequence 5 of the text"));
+}
+
 TEST_F(InferMeasure, EvalPrintsATableOrOneJsonObject) {
   std::string text;
   for (int i = 0; i < 100; ++i) {

@@ -124,6 +124,10 @@ TEST_F(Prepare, MistakesAreNamed) {
   refuses({"--precision", "f64"}, "expected stored, f32 or bf16");
   write("answers.jsonl", "");
   refuses({"--max-new-tokens", "16"}, "answers.jsonl exists already");
+  fs::remove_all(folder_ / "answers.jsonl");
+  fs::remove_all(folder_ / "answers.jsonl.part");
+  write("prompts.txt", "\n\n");
+  refuses({}, "holds no prompts");
   const auto unsaid =
       test::Process(EE_BIN_DIR "/ee-tune", {"prepare", "--model", "m", "--prompts", "p", "--output", "o"},
                     folder_ / "prepare.log")

@@ -171,6 +171,17 @@ TEST_F(TuneRun, OutputThatExistsIsRefusedBeforeAnyWork) {
     EXPECT_FALSE(fs::exists(folder_ / name)) << name;
 }
 
+TEST_F(TuneRun, WhatCannotBeWrittenIsRefusedBeforeAnyWork) {
+  write("file", "");
+  for (const char* option : {"output", "checkpoint.directory", "logging.directory"}) {
+    const auto finished = run({"--set", fmt::format("{}={}", option, (folder_ / "file/below").string())});
+    EXPECT_EQ(finished.exit_code, 2) << finished.output;
+    EXPECT_THAT(finished.output, HasSubstr("cannot create anything in")) << option;
+    for (const char* name : {"out", "out.cache", "out.checkpoints", "out.logs"})
+      EXPECT_FALSE(fs::exists(folder_ / name)) << option << ": " << name;
+  }
+}
+
 TEST_F(TuneRun, VocabularyLargerThanTheModelsIsRefused) {
   auto tokenizer = nlohmann::json::parse(base::read_text_file(folder_ / "model/tokenizer.json"));
   tokenizer["added_tokens"][0]["id"] = 257;

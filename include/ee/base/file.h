@@ -17,6 +17,17 @@ std::string read_text_file(const std::filesystem::path& path);
 // the old file as it was and no temporary behind.
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
+// In front of work that takes long: would its output find a place? Each tries it out and leaves nothing
+// behind.
+// A folder that others are created in: UserError unless it, or the nearest one above that there is, can be
+// written.
+void check_output_folder(const std::filesystem::path& path);
+// What is created: UserError likewise, and if it exists.
+void check_new_output(const std::filesystem::path& path);
+// A file that is replaced if it exists: UserError if it is a folder, or its folder is missing or cannot be
+// written.
+void check_output_file(const std::filesystem::path& path);
+
 // A read-only memory map of a whole file; pages are read on first touch. Movable; the bytes live as long as
 // it does.
 class MappedFile {

@@ -23,6 +23,10 @@ struct AttachOptions {
   std::optional<format::DType> dtype = {};  // GGUF only: what it is dequantized to (default f32)
 };
 
+// What attach_exits() refuses without a look at weights: a source that is not there, an output that exists or
+// cannot be created, exits that contradict themselves, a dtype for a folder.
+void check_attach(const AttachOptions& options);
+
 // A Hugging Face source keeps its files byte for byte (exits that it already has are replaced); a GGUF source
 // becomes config.json, generation_config.json, model.safetensors and tokenizer files, one tensor at a time.
 // Exits are stored in the backbone's dtype; in f32 for an f16 backbone, because that is what it computes in.

@@ -45,6 +45,7 @@ using Progress = std::function<void(int64_t done, int64_t of)>;  // sequences
 // on the third. They should be drawn at random from the text. UserError: agreements or confidence out of
 // range, fewer sequences than kFewestForCalibration.
 inline constexpr size_t kFewestForCalibration = 2 * kFewestSequences;
+void check_calibration(const CalibrationOptions& options, size_t sequences);  // the same, without a model
 Calibration calibrate(infer::Model& model, const Sequences& sequences, const CalibrationOptions& options,
                       const Progress& progress = {});
 
