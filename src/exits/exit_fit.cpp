@@ -2,6 +2,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/diag.h>
+#include <ATen/ops/floor_divide.h>
 #include <ATen/ops/linalg_eigh.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
@@ -89,7 +90,9 @@ FitRows fit_rows(const model::Backbone& backbone, const ExitHead& exit, const Ex
     }
     target = target.sub(fixed);
   }
-  return {.features = features.size() == 1 ? features[0] : at::cat(features, 1), .target = target};
+  return {.features = features.size() == 1 ? features[0] : at::cat(features, 1),
+          .target = target,
+          .sequences = own.floor_divide(targets.size(1))};
 }
 
 bool is_fitted(const config::ExitSpec& spec, const std::string& part) {

@@ -48,8 +48,7 @@ std::vector<int64_t> visited_sequences(const Job& job) {
   const auto& options = job.options;
   int64_t samples = job.steps * options.batch.global_batch;
   if (options.exits.init == config::ExitStart::fit)
-    samples =
-        std::max(samples, fit_samples(job.training, options.exits.fit_tokens, options.batch.micro_batch));
+    samples = std::max(samples, fit_samples(job.training, options.exits.fit_tokens));
   std::set<int64_t> visited;
   const auto all = static_cast<size_t>(job.training.sequences().size());
   for (int64_t sample = 0; sample < samples && visited.size() < all; ++sample)

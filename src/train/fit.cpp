@@ -1,5 +1,6 @@
 #include "ee/train/fit.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -13,45 +14,55 @@ namespace ee::train {
 
 namespace {
 
-constexpr int64_t kHeldOutEvery = 8;  // micro-batches
+constexpr int64_t kHeldOutEvery = 8;  // sequences
 
 struct ExitSums {
   exits::NormalSums train, held_out;
 };
 
-int64_t count_micro_batches(const data::BatchSource& source, int64_t tokens, int64_t micro_batch) {
-  const int64_t each = micro_batch * source.sequences().sequence_length();
+int64_t count_sequences(const data::BatchSource& source, int64_t tokens) {
+  const int64_t length = source.sequences().sequence_length();
   const int64_t count =
-      std::min(std::max<int64_t>(2, (tokens + each - 1) / each), source.sequences().size() / micro_batch);
+      std::min(std::max<int64_t>(2, (tokens + length - 1) / length), source.sequences().size());
   if (count < 2)
     throw base::UserError(
-        "a fit needs at least 2 micro-batches of {} tokens, one of them held out; give more text, or a "
-        "smaller "
-        "batch.micro_batch",
-        each);
+        "a fit needs at least 2 sequences of {} tokens, one of them held out; give more text, or a smaller "
+        "batch.sequence_length",
+        length);
   return count;
 }
 
-// Whether micro-batch `index` of `count` chooses the strength.
-bool is_held_out(int64_t index, int64_t count) {
-  return index % kHeldOutEvery == std::min(count, kHeldOutEvery) - 1;
-}
+// The sequences that choose the strength have this index modulo kHeldOutEvery. Sequences and not
+// micro-batches: what is found does not depend on how many are computed at a time.
+int64_t held_out_index(int64_t count) { return std::min(count, kHeldOutEvery) - 1; }
 
 // Both parts need a token to learn.
-void check_learned_tokens(const data::BatchSource& source, int64_t count, int64_t micro_batch) {
+void check_learned_tokens(const data::BatchSource& source, int64_t count) {
   for (const bool held_out : {false, true}) {
     bool any = false;
     for (int64_t i = 0; i < count && !any; ++i)
       any =
-          is_held_out(i, count) == held_out && source.first_learned(i * micro_batch, micro_batch).has_value();
+          (i % kHeldOutEvery == held_out_index(count)) == held_out && source.first_learned(i, 1).has_value();
     if (!any)
       throw base::UserError(
-          "the {} sequences that exits are fitted on have nothing to learn in {}: all of it belongs to "
+          "{} of the {} sequences that exits are fitted on have nothing to learn: all of it belongs to "
           "prompts "
-          "(\"prompt_tokens\"); give more text, cut the prompts, or raise the tokens of the fit",
-          count * micro_batch,
-          held_out ? "the micro-batches that choose the ridge, one in eight" : "the others");
+          "(\"prompt_tokens\"); give more text, cut the prompts, or raise exits.fit_tokens (--fit-tokens)",
+          held_out ? "those that choose the ridge, one in eight," : "those that do not choose the ridge",
+          count);
   }
+}
+
+// The rows of a batch that begins with sequence `first` of `count`.
+void add_rows(const exits::FitRows& rows, int64_t first, int64_t count, ExitSums& sums) {
+  const at::Tensor held_out = rows.sequences.add(first).remainder(kHeldOutEvery).eq(held_out_index(count));
+  const auto add = [&](const at::Tensor& chosen, exits::NormalSums& part) {
+    const at::Tensor index = chosen.nonzero().squeeze(1);
+    if (index.size(0) == rows.features.size(0)) return part.add(rows.features, rows.target);
+    if (index.size(0) > 0) part.add(rows.features.index_select(0, index), rows.target.index_select(0, index));
+  };
+  add(held_out, sums.held_out);
+  add(held_out.logical_not(), sums.train);
 }
 
 // Adds up `sum` of all ranks of the group on its first one. Doubles travel as bytes: no backend adds them the
@@ -131,19 +142,18 @@ std::vector<ExitFit> share(const Engine& engine, const std::vector<config::ExitS
 
 }  // namespace
 
-void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSource& source, int64_t tokens,
-               int64_t micro_batch) {
+void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSource& source, int64_t tokens) {
   for (const auto& spec : specs)
     if (!spec.has_linear_last_step())
       throw base::UserError(
           "exits.init is fit, but the exit at layer {} of kind {} has no linear last step; give it a "
           "translator, or train it from its stored weights",
           spec.layer, config::to_string(spec.kind));
-  check_learned_tokens(source, count_micro_batches(source, tokens, micro_batch), micro_batch);
+  check_learned_tokens(source, count_sequences(source, tokens));
 }
 
-int64_t fit_samples(const data::BatchSource& source, int64_t tokens, int64_t micro_batch) {
-  return count_micro_batches(source, tokens, micro_batch) * micro_batch;
+int64_t fit_samples(const data::BatchSource& source, int64_t tokens) {
+  return count_sequences(source, tokens);
 }
 
 std::optional<Fit> fit_exits(Engine& engine, const std::vector<config::ExitSpec>& specs,
@@ -153,7 +163,7 @@ std::optional<Fit> fit_exits(Engine& engine, const std::vector<config::ExitSpec>
   const c10::AutoGradMode no_grad(false);
   const parallel::Ranks* ranks = engine.ranks();
   const model::Backbone& backbone = engine.backbone();
-  const int64_t count = count_micro_batches(source, tokens, micro_batch);
+  const int64_t count = count_sequences(source, tokens);
   std::vector<ExitSums> sums;
   for (const auto& exit : engine.exits()) {
     const auto zeros = [&] {
@@ -163,28 +173,27 @@ std::optional<Fit> fit_exits(Engine& engine, const std::vector<config::ExitSpec>
     sums.push_back({.train = zeros(), .held_out = zeros()});
   }
 
-  const int64_t first = ranks ? ranks->data.rank() : 0, replicas = ranks ? ranks->data.size() : 1;
+  const int64_t first = (ranks ? ranks->data.rank() : 0) * micro_batch,
+                every = (ranks ? ranks->data.size() : 1) * micro_batch;
   int64_t visited = first;
   TeacherWalk walk(
       {engine.stage(), backbone, engine.exits(), engine.link(), engine.exit_inputs()}, ranks,
       [&](const data::Batch& batch, const std::vector<exits::ExitInput>& inputs, const at::Tensor& final) {
         const at::Tensor targets = batch.targets.to(backbone.device());
-        const bool held_out = is_held_out(visited, count);
-        for (size_t i = 0; i < inputs.size(); ++i) {
-          const auto rows = exits::fit_rows(backbone, engine.exits()[i], inputs[i], final, targets);
-          (held_out ? sums[i].held_out : sums[i].train).add(rows.features, rows.target);
-        }
-        visited += replicas;
+        for (size_t i = 0; i < inputs.size(); ++i)
+          add_rows(exits::fit_rows(backbone, engine.exits()[i], inputs[i], final, targets), visited, count,
+                   sums[i]);
+        visited += every;
       });
-  for (int64_t i = first; i < count; i += replicas) {
+  for (int64_t sample = first; sample < count; sample += every) {
     if (stop()) return std::nullopt;
-    walk.push(source.at(i * micro_batch, micro_batch));
+    walk.push(source.at(sample, std::min(micro_batch, count - sample)));
   }
   walk.drain();
 
   std::vector<ExitFit> own;
   for (size_t i = 0; i < sums.size(); ++i) own.push_back(solve(engine, engine.exits()[i], sums[i]));
-  Fit fit{.tokens = count * micro_batch * source.sequences().sequence_length(),
+  Fit fit{.tokens = count * source.sequences().sequence_length(),
           .seconds = 0,
           .exits = share(engine, specs, own)};
   fit.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

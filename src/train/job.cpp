@@ -138,7 +138,7 @@ int64_t samples_to_read(const config::TuneOptions& options, const data::BatchSou
                         int64_t steps) {
   const int64_t samples = steps * options.batch.global_batch;
   if (options.exits.init != config::ExitStart::fit) return samples;
-  return std::max(samples, fit_samples(training, options.exits.fit_tokens, options.batch.micro_batch));
+  return std::max(samples, fit_samples(training, options.exits.fit_tokens));
 }
 
 }  // namespace
@@ -147,10 +147,13 @@ void check_learned(const data::BatchSource& source, int64_t samples, std::string
   if (source.first_learned(0, samples)) return;
   const auto& sequences = source.sequences();
   throw UserError(
-      "{}: there is nothing to learn in the {} sequences of {} tokens that are read of it; all that they "
-      "predict belongs to prompts (\"prompt_tokens\"), which are longer than that, and answers that do not "
-      "fill a sequence at the end of the text are left out; give more text, cut the prompts, or lower "
-      "batch.sequence_length",
+      "{}: there is nothing to learn in the {} sequences of {} tokens that are read of it; every token that "
+      "they "
+      "predict belongs to a prompt (\"prompt_tokens\"). Prompts are longer than batch.sequence_length, and "
+      "answers "
+      "lie behind the sequences that are read, or at the end of the text where they do not fill one; give "
+      "more "
+      "text or steps, cut the prompts, or change batch.sequence_length",
       what, std::min(samples, sequences.size()), sequences.sequence_length());
 }
 
@@ -249,8 +252,7 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   }
   if (validation) check_learned(*validation, options.evaluation.sequences, held_out_text);
   auto training = source(corpus, std::move(split.train), options.data.shuffle, "data.train");
-  if (options.exits.init == config::ExitStart::fit)
-    check_fit(selected, training, options.exits.fit_tokens, options.batch.micro_batch);
+  if (options.exits.init == config::ExitStart::fit) check_fit(selected, training, options.exits.fit_tokens);
   const int64_t steps = count_steps(options, training);
   check_learned(training, samples_to_read(options, training, steps), "data.train");
   Job job{.options = std::move(options),

@@ -82,6 +82,27 @@ TEST_F(Packing, PromptsAreInputsButNoTargets) {
               testing::ElementsAre(kNoTarget, 3, 4, kSeparator, kNoTarget, 6, kSeparator, '0', kSeparator));
 }
 
+TEST_F(Packing, LearnedTokensAreCountedWithoutBatches) {
+  fs::create_directories(folder_);
+  std::ofstream(folder_ / "a.jsonl") << "{\"tokens\": [1, 2, 3, 4, 5, 6, 7, 8, 9], \"prompt_tokens\": 9}\n"
+                                        "{\"tokens\": [5, 6, 7, 8, 9, 1, 2], \"prompt_tokens\": 2}\n";
+  const auto corpus = std::make_shared<Corpus>(
+      open_corpus({folder_ / "a.jsonl"}, ByteTokenizer(), {.cache = folder_, .threads = 1, .progress = {}}));
+  const BatchSource source(PackedSequences(corpus, whole_documents(*corpus), 4, kSeparator), false, 5,
+                           "text");
+  // Targets, those of prompts in brackets: (2 3 4 5) | (6 7 8 9) | end (5 6) 7 | 8 9 1 2
+  std::vector<int64_t> learned;
+  for (int64_t i = 0; i < source.sequences().size(); ++i) learned.push_back(source.learned_tokens(i, 1));
+  EXPECT_THAT(learned, testing::ElementsAre(0, 0, 2, 4));
+  EXPECT_EQ(source.learned_tokens(1, 3), 6);
+  EXPECT_EQ(source.learned_tokens(0, 8), 12) << "two epochs";
+  EXPECT_EQ(source.at(1, 3).targets.ne(kNoTarget).sum().item<int64_t>(), 6);
+  EXPECT_EQ(source.first_learned(0, 1000), 2);
+  EXPECT_EQ(source.first_learned(3, 5), 3);
+  EXPECT_EQ(source.first_learned(4, 3), 6) << "of the second epoch";
+  EXPECT_EQ(source.first_learned(0, 2), std::nullopt);
+}
+
 TEST_F(Packing, SplitHoldsOutTheFractionAndLosesNothing) {
   const auto corpus = make_corpus({50, 10, 20, 30, 5, 85});
   for (const double fraction : {0.0, 0.1, 0.25, 0.9}) {

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <random>
 
+#include "agreement.h"
 #include "ee/base/error.h"
 #include "ee/exits/exit_gate.h"
 #include "ee/infer/engine.h"
@@ -118,6 +119,21 @@ Sequences random_sequences(size_t count, size_t length, uint64_t seed) {
     }
   }
   return sequences;
+}
+
+// As many scored tokens as it takes, not as many sequences as would hold them without prompts.
+TEST(Calibrate, TemperaturesAreOfTheScoredTokens) {
+  infer::Model model = tiny_model();
+  Sequences sequences = random_sequences(300, 64, 1);
+  for (Sequence& sequence : sequences) {
+    std::fill_n(sequence.targets.begin(), 56, kernels::kIgnoreToken);
+    sequence.targets.back() = 1;
+  }
+  const auto curves = read_likelihoods(model, {sequences.begin(), sequences.begin() + 100}, [](int64_t) {});
+  calibrate(model, sequences, {});
+  for (size_t e = 0; e < curves.size(); ++e) {
+    EXPECT_EQ(model.exits[e].spec.temperature, best_temperature(curves[e]));
+  }
 }
 
 // Exits of a random model disagree a lot; still some levels let tokens leave, and hold on fresh sequences.

@@ -245,6 +245,65 @@ TEST_F(GridEquality, LayersThatTakeTurns) {
   expect_same(2, 1, 1);
 }
 
+// From one sequence to the next the tokens to learn are many, few or none: what a step computes does not
+// depend on how they fall into micro-batches and replicas.
+class GridOnPrompts : public GridEquality {
+ protected:
+  void SetUp() override {
+    GridEquality::SetUp();
+    std::mt19937_64 random(3);
+    std::vector<std::pair<int, int>> documents;
+    for (int i = 0; i < 60; ++i) {
+      const int tokens = 1 + static_cast<int>(random() % 90);
+      documents.emplace_back(tokens,
+                             random() % 2 == 0 ? tokens - static_cast<int>(random() % 3 % tokens) : 0);
+    }
+    change_options({{"data", {{"train", {write("prompts.jsonl", prompts(documents)).string()}}}}});
+    use_model(test::tiny_config(), {{.layer = 2, .kind = ExitKind::mlp},
+                                    {.layer = 4, .kind = ExitKind::norm, .head = HeadKind::own},
+                                    {.layer = 5, .kind = ExitKind::layer, .weight = 0.5}});
+  }
+  static nlohmann::json batch(int micro_batch) {
+    return {{"batch", {{"micro_batch", micro_batch}, {"global_batch", 4}}},
+            {"exits", {{"gradient_filter", 0}}}};
+  }
+};
+
+TEST_F(GridOnPrompts, FrozenBackbone) {
+  use_options(batch(4));
+  change_options(batch(1));
+  expect_same(1, 1, 1);
+  expect_same(1, 1, 2);
+  expect_same(1, 2, 1);
+  expect_same(2, 1, 1, {{"sequence", true}});
+  change_options(batch(2));
+  expect_same(1, 1, 2, {{"shard_optimizer", true}});
+  expect_same(1, 2, 2, {{"schedule", "flush"}});
+}
+
+TEST_F(GridOnPrompts, FitAndTeacher) {
+  use_model(test::tiny_config(),
+            {{.layer = 1, .kind = ExitKind::linear, .translator = config::TranslatorKind::full},
+             {.layer = 5, .kind = ExitKind::mlp}});
+  change_options(fit_then_learn({{"cross_entropy", 0.5}, {"kl", 1}, {"kl_temperature", 2}, {"hidden", 0.1}}));
+  use_options(batch(4));
+  change_options(batch(1));
+  expect_same(1, 1, 2);
+  expect_same(1, 2, 1);
+  expect_same(2, 1, 1);
+  change_options({{"data", {{"exit_inputs", true}, {"cache", (folder_ / "kept").string()}}}});
+  expect_same(1, 1, 1);
+}
+
+TEST_F(GridOnPrompts, WholeModelByConfidence) {
+  change_options(batch(4));
+  use_options({{"train", {{"mode", "all"}}}, {"exits", {{"token_weights", "confidence"}}}});
+  change_options(batch(1));
+  expect_same(1, 1, 2);
+  expect_same(1, 2, 1);
+  expect_same(2, 1, 1);
+}
+
 // Exits that are solved first and then learn from the final layer, which is on the last stage.
 TEST_F(GridEquality, FitAndTeacher) {
   use_model(

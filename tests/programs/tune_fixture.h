@@ -41,6 +41,18 @@ class Tune : public testing::Test {
     return text;
   }
 
+  // Documents of `tokens` tokens each, of which the first ones are a prompt's: JSON Lines.
+  static std::string prompts(const std::vector<std::pair<int, int>>& tokens_and_prompts, uint64_t seed = 1) {
+    std::mt19937_64 random(seed);
+    std::string lines;
+    for (const auto& [tokens, prompt] : tokens_and_prompts) {
+      auto ids = nlohmann::json::array();
+      for (int i = 0; i < tokens; ++i) ids.push_back('a' + random() % 8);
+      lines += nlohmann::json{{"tokens", ids}, {"prompt_tokens", prompt}}.dump() + "\n";
+    }
+    return lines;
+  }
+
   // The configuration with the keys of `changes` merged in (null removes a key).
   nlohmann::json config_with(const nlohmann::json& changes) const {
     nlohmann::json config = {

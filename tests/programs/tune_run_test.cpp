@@ -120,6 +120,66 @@ TEST_F(TuneRun, DryRunReadsNoWeights) {
   EXPECT_EQ(run({"--dry-run"}).exit_code, 0);
 }
 
+// Two sequences of prompts only, a step in which nothing is learned, and then a text.
+TEST_F(TuneRun, StepsWithoutATokenToLearnAreTold) {
+  const auto text = write("prompts.jsonl", prompts({{70, 70}, {70, 66}, {200, 0}, {40, 30}, {300, 0}}));
+  const nlohmann::json options = {
+      {"steps", 4},
+      {"data", {{"train", {text.string()}}, {"shuffle", false}, {"validation_fraction", 0}}},
+      {"batch", {{"micro_batch", 1}, {"global_batch", 2}}}};
+  const auto lines = [&](int every_steps) {
+    auto changes = options;
+    changes["logging"]["every_steps"] = every_steps;
+    changes["output"] = (folder_ / fmt::format("every-{}", every_steps)).string();
+    write("tune.json", config_with(changes).dump(2));
+    const auto finished = run();
+    EXPECT_EQ(finished.exit_code, 0) << finished.output;
+    EXPECT_THAT(finished.output,
+                HasSubstr(fmt::format("1 of the last {} steps had nothing to learn", every_steps)));
+    std::vector<nlohmann::json> rows;
+    for (const auto& row : read_metrics(folder_ / fmt::format("every-{}.logs", every_steps)))
+      if (row.contains("loss")) rows.push_back(row);
+    return rows;
+  };
+  const auto each = lines(1), all = lines(4);
+  ASSERT_EQ(each.size(), 4u);
+  ASSERT_EQ(all.size(), 1u);
+  EXPECT_TRUE(each[0]["loss"]["2"].is_null() && each[0]["gradient_norm"]["2"].is_null()) << each[0];
+  EXPECT_EQ(each[0]["empty_steps"], 1);
+  double sum = 0, tokens = 0;
+  for (size_t i = 1; i < 4; ++i) {
+    EXPECT_FALSE(each[i].contains("empty_steps"));
+    sum += each[i]["loss"]["2"].get<double>() * each[i]["learned_tokens"].get<double>();
+    tokens += each[i]["learned_tokens"].get<double>();
+  }
+  EXPECT_NE(each[1]["learned_tokens"], each[2]["learned_tokens"]) << "means were not told apart";
+  EXPECT_EQ(all[0]["learned_tokens"], tokens);
+  EXPECT_NEAR(all[0]["loss"]["2"].get<double>(), sum / tokens, 1e-9);
+}
+
+TEST_F(TuneRun, TextInWhichNothingIsLearnedIsRefused) {
+  const auto prompts_only = write("prompts.jsonl", prompts({{200, 200}})).string();
+  const auto mostly = write("mostly.jsonl", prompts({{200, 200}, {400, 0}})).string();
+  const auto expect_refused = [&](const nlohmann::json& changes, const char* named) {
+    write("tune.json", config_with(changes).dump(2));
+    for (const auto& args : {std::vector<std::string>{}, {"--dry-run"}}) {
+      const auto finished = run(args);
+      EXPECT_EQ(finished.exit_code, 2) << finished.output;
+      EXPECT_THAT(finished.output, HasSubstr(std::string(named) + ": there is nothing to learn"));
+      EXPECT_FALSE(fs::exists(folder_ / "out") || fs::exists(folder_ / "out.logs"));
+    }
+  };
+  expect_refused({{"data", {{"train", {prompts_only}}, {"validation_fraction", 0}}}}, "data.train");
+  expect_refused({{"data", {{"validation", {prompts_only}}, {"validation_fraction", 0}}}}, "data.validation");
+  const nlohmann::json in_order = {{"train", {mostly}}, {"validation_fraction", 0}, {"shuffle", false}};
+  expect_refused({{"data", in_order}, {"steps", 1}}, "data.train");
+
+  write("tune.json", config_with({{"data", in_order}, {"steps", 3}}).dump(2));
+  const auto simulated = run({"--dry-run", "--simulate"});
+  EXPECT_EQ(simulated.exit_code, 0) << simulated.output;
+  EXPECT_THAT(simulated.output, HasSubstr("tokens/s"));
+}
+
 TEST_F(TuneRun, PrintedConfigurationIsAConfiguration) {
   const auto first = run({"--print-config", "--set", "optimizer.lr=0.5"});
   EXPECT_EQ(first.exit_code, 0);

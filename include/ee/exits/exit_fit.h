@@ -16,8 +16,9 @@ namespace ee::exits {
 
 // One block of samples, f32.
 struct FitRows {
-  at::Tensor features;  // [rows, fit_features()]
-  at::Tensor target;    // [rows, hidden]
+  at::Tensor features;   // [rows, fit_features()]
+  at::Tensor target;     // [rows, hidden]
+  at::Tensor sequences;  // [rows] i64: which sequence of the batch each is of
 };
 
 // The regression of an exit has the intercept that a translator's bias is. Its features: the residual stream

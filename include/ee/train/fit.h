@@ -26,19 +26,19 @@ struct Fit {
   std::vector<ExitFit> exits;  // of all stages
 };
 
-// UserError: an exit that has no linear last step, text for less than two micro-batches, nothing to learn in
-// those of about `tokens` tokens.
-void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSource& source, int64_t tokens,
-               int64_t micro_batch);
+// UserError: an exit that has no linear last step, text for less than two sequences, nothing to learn in
+// those of about `tokens` tokens that are fitted on, or in those that choose the strength.
+void check_fit(const std::vector<config::ExitSpec>& specs, const data::BatchSource& source, int64_t tokens);
 
 // The samples of `source`, from its beginning, that fit_exits() looks at.
-int64_t fit_samples(const data::BatchSource& source, int64_t tokens, int64_t micro_batch);
+int64_t fit_samples(const data::BatchSource& source, int64_t tokens);
 
 // By all ranks of a run together, on about `tokens` tokens of `source` (fewer if there are not so many), in
-// order from its beginning. Fills the exits of engine.exits() in place; sums over all ranks of a stage go to
-// its first one, which solves and tells the others. Each rank gets the result, and waits for it. Memory of
-// that rank: 4 f64 matrices [features, features] an exit. Nothing, and exits as before, when `stop` answered
-// true. What check_fit() refuses must not come here.
+// order from its beginning, `micro_batch` sequences at a time; every eighth sequence is held out. Fills the
+// exits of engine.exits() in place; sums over all ranks of a stage go to its first one, which solves and
+// tells the others. Each rank gets the result, and waits for it. Memory of that rank: 4 f64 matrices
+// [features, features] an exit. Nothing, and exits as before, when `stop` answered true. What check_fit()
+// refuses must not come here.
 std::optional<Fit> fit_exits(Engine& engine, const std::vector<config::ExitSpec>& specs,
                              const data::BatchSource& source, int64_t tokens, int64_t micro_batch,
                              const std::function<bool()>& stop);
