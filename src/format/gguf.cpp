@@ -1,10 +1,11 @@
 #include "ee/format/gguf.h"
 
 #include <array>
+#include <functional>
 
 #include "ee/base/error.h"
 #include "ee/base/text.h"
-#include "gguf_parser.h"
+#include "gguf_shards.h"
 #include "gguf_types.h"
 
 namespace ee::format {
@@ -63,10 +64,20 @@ int64_t GgufTensor::elements() const {
   return count;
 }
 
-GgufFile::GgufFile(const std::filesystem::path& path) : file_(path) {
-  GgufContents contents = parse_gguf(file_);
-  metadata_ = std::move(contents.metadata);
-  tensors_ = std::move(contents.tensors);
+GgufFile::GgufFile(const std::filesystem::path& path) {
+  GgufShards shards = open_gguf_shards(path);
+  files_ = std::move(shards.files);
+  metadata_ = std::move(shards.all.metadata);
+  tensors_ = std::move(shards.all.tensors);
+}
+
+const std::filesystem::path& GgufFile::path_of(const GgufTensor& tensor) const {
+  for (const base::MappedFile& file : files_) {
+    const std::byte *begin = file.bytes().data(), *end = begin + file.bytes().size();
+    if (std::less_equal<>()(begin, tensor.bytes.data()) && std::less<>()(tensor.bytes.data(), end))
+      return file.path();
+  }
+  return path();  // a tensor without bytes
 }
 
 void GgufFile::wrong_type(const std::string& key, size_t found, size_t expected) const {
@@ -82,7 +93,8 @@ void GgufFile::missing(const std::string& key, size_t expected) const {
 const GgufTensor& GgufFile::at(const std::string& name) const {
   const auto found = tensors_.find(name);
   if (found != tensors_.end()) return found->second;
-  throw UserError("tensor {} is missing in {}{}", name, path().string(),
+  throw UserError("tensor {} is missing in {}{}{}", name, path().string(),
+                  files_.size() > 1 ? fmt::format(" and its {} other shards", files_.size() - 1) : "",
                   nearest_hint(name, keys_of(tensors_)));
 }
 

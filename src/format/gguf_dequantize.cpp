@@ -201,8 +201,9 @@ Expander checked_expander(const GgmlTypeInfo& type) {
   return expand_all<Block>;
 }
 
-Expander expander_of(const GgufTensor& tensor, const GgmlTypeInfo& type) {
-  switch (tensor.type) {
+// nullptr: not one of the types that are known here.
+Expander find_expander(const GgmlTypeInfo& type) {
+  switch (static_cast<GgmlType>(type.number)) {
     case GgmlType::f32:
       return checked_expander<F32>(type);
     case GgmlType::f16:
@@ -226,24 +227,38 @@ Expander expander_of(const GgufTensor& tensor, const GgmlTypeInfo& type) {
     case GgmlType::q6_k:
       return checked_expander<Q6_K>(type);
   }
+  return nullptr;
+}
+
+const GgmlTypeInfo& type_of(const GgufTensor& tensor) {
+  const GgmlTypeInfo* type = find_ggml_type(tensor.type);
+  EE_CHECK(type, "tensor {} passed the parser with an unknown type", tensor.name);
+  return *type;
+}
+
+Expander expander_of(const GgufTensor& tensor, const std::string& where) {
+  if (const Expander expand = find_expander(type_of(tensor))) return expand;
   throw base::UserError(
-      "tensor {} has type {}, which cannot be dequantized; supported are F32, F16, BF16, Q8_0, Q4_0, "
+      "tensor {}{} has type {}, which cannot be dequantized; supported are F32, F16, BF16, Q8_0, Q4_0, "
       "Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K. Take another quantization of this model",
-      tensor.name, type.name);
+      tensor.name, where, type_of(tensor).name);
 }
 
 }  // namespace
 
+void check_dequantizable(const GgufTensor& tensor, const std::filesystem::path& file) {
+  expander_of(tensor, " in " + file.string());
+}
+
 void dequantize_rows(const GgufTensor& tensor, int64_t first_row, int64_t rows, std::span<float> out) {
-  const GgmlTypeInfo* type = find_ggml_type(tensor.type);
-  EE_CHECK(type, "tensor {} passed the parser with an unknown type", tensor.name);
-  const Expander expand = expander_of(tensor, *type);
+  const Expander expand = expander_of(tensor, "");
+  const GgmlTypeInfo& type = type_of(tensor);
   const int64_t columns = tensor.columns(), all = columns == 0 ? 0 : tensor.elements() / columns;
   EE_CHECK(first_row >= 0 && rows >= 0 && first_row <= all && rows <= all - first_row,
            "tensor {}: rows [{}, {}) of {}", tensor.name, first_row, first_row + rows, all);
   EE_CHECK(out.size() == static_cast<size_t>(rows * columns), "tensor {}: room for {} elements, expected {}",
            tensor.name, out.size(), rows * columns);
-  const auto row_bytes = static_cast<size_t>(columns / type->block_elements * type->block_bytes);
+  const auto row_bytes = static_cast<size_t>(columns / type.block_elements * type.block_bytes);
   expand(
       tensor.bytes.subspan(static_cast<size_t>(first_row) * row_bytes, static_cast<size_t>(rows) * row_bytes),
       out.data());

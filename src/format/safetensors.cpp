@@ -123,6 +123,7 @@ void check_no_overlap_no_hole(std::vector<Placement>& placements, uint64_t data_
 }
 
 std::map<std::string, std::string> read_metadata(const Json& entry, const std::string& where) {
+  if (entry.is_null()) return {};  // as in the reference implementation: no metadata
   if (!entry.is_object()) throw UserError("{}: __metadata__ is not an object", where);
   std::map<std::string, std::string> metadata;
   for (const auto& [key, value] : entry.items()) {

@@ -110,6 +110,9 @@ TEST(Gguf, NamesWhatIsMissingOrOfAnotherType) {
   EXPECT_THAT(message_of([&] { file.at("q4_2"); }), HasSubstr("tensor q4_2 is missing"));
   EXPECT_THAT(message_of([&] { dequantized(file.at("unsupported")); }),
               HasSubstr("tensor unsupported has type Q2_K"));
+  EXPECT_THAT(message_of([&] { check_dequantizable(file.at("unsupported"), file.path()); }),
+              AllOf(HasSubstr("tensor unsupported in "), HasSubstr("quants.gguf has type Q2_K")));
+  EXPECT_NO_THROW(check_dequantizable(file.at("q4_k"), file.path()));
 }
 
 // The model that scripts/setup.sh installs. Expected numbers: gguf-py,

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes golden/quants.gguf (random blocks of every type, and metadata of every kind) with gguf-py, and
-golden/quants.f32 (what gguf-py dequantizes them to, tensor after tensor in the order of TYPES, float32).
+golden/quants.f32 (what gguf-py dequantizes them to, tensor after tensor in the order of TYPES, float32);
+and golden/split-0000N-of-00003.gguf, five tensors t0 .. t4 in three files, t<i> four times the number i.
 
     python tests/format/make_gguf_golden.py        needs: pip install gguf numpy
 """
@@ -37,9 +38,21 @@ def random_bytes(rng, kind):
     return blocks.reshape(rows, columns // block * size)
 
 
+def write_split(folder):
+    out = gguf.GGUFWriter(folder / "split.gguf", "test", split_max_tensors=2)
+    out.add_key_value("a.string", "in the first one", V.STRING)
+    for i in range(5):
+        out.add_tensor(f"t{i}", np.full(4, i, dtype=np.float32))
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
 def main():
     folder = pathlib.Path(__file__).parent / "golden"
     folder.mkdir(exist_ok=True)
+    write_split(folder)
     rng = np.random.default_rng(2402)
     out = gguf.GGUFWriter(folder / "quants.gguf", "test")
     for key, value, kind in [

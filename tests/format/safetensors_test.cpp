@@ -68,6 +68,16 @@ TEST(Safetensors, WritesHeadersThatTheReferenceImplementationWrites) {
   EXPECT_EQ(base::read_text_file(folder / "a"), raw_file(expected, 0) + "abcd");
 }
 
+// The reference implementation reads null as no metadata, and so do we.
+TEST(Safetensors, MetadataMayBeNull) {
+  const TempFolder folder;
+  std::ofstream(folder / "a.safetensors", std::ios::binary)
+      << raw_file(R"({"__metadata__":null,"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", 2);
+  const SafetensorsFile file(folder / "a.safetensors");
+  EXPECT_TRUE(file.metadata().empty());
+  EXPECT_EQ(text_of(file.at("w").bytes), "xx");
+}
+
 TEST(Safetensors, NamesMissingTensorAndItsNeighbour) {
   const TempFolder folder;
   write_safetensors(folder / "a.st", {tensor("model.norm.weight", DType::u8, {1}, "a")});

@@ -49,13 +49,16 @@ struct GgufTensor {
 
 // A memory-mapped file whose sizes have been checked: every string, list and tensor lies inside the file,
 // tensors have the bytes that type and shape imply and do not overlap, names are unique. UserError otherwise.
-// Note that the rows of q and k projections are permuted in architecture "llama"; undoing that is up to the
-// caller.
+// Where a model is split over several files (llama.cpp's split.no, split.count), any of them opens them all:
+// metadata is the first one's, tensors are everybody's. UserError names a shard that is missing, has another
+// number or another count of tensors. Note that the rows of q and k projections are permuted in architecture
+// "llama"; undoing that is up to the caller.
 class GgufFile {
  public:
   explicit GgufFile(const std::filesystem::path& path);
 
-  const std::filesystem::path& path() const { return file_.path(); }
+  const std::filesystem::path& path() const { return files_.front().path(); }  // the first shard's
+  const std::filesystem::path& path_of(const GgufTensor& tensor) const;        // the shard that holds it
   const std::map<std::string, GgufValue>& metadata() const { return metadata_; }
   const std::map<std::string, GgufTensor>& tensors() const { return tensors_; }
 
@@ -81,10 +84,13 @@ class GgufFile {
   [[noreturn]] void wrong_type(const std::string& key, size_t found, size_t expected) const;
   [[noreturn]] void missing(const std::string& key, size_t expected) const;
 
-  base::MappedFile file_;
+  std::vector<base::MappedFile> files_;  // all shards in their order
   std::map<std::string, GgufValue> metadata_;
   std::map<std::string, GgufTensor> tensors_;
 };
+
+// What dequantize() would say, naming `file` as well: for a look at every tensor before the first is read.
+void check_dequantizable(const GgufTensor& tensor, const std::filesystem::path& file);
 
 // Writes the tensor's values, row-major; out.size() == elements(). The results are those of gguf-py bit for
 // bit, on every machine. UserError names the tensor when its type is none of GgmlType's.
