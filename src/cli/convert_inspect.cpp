@@ -71,6 +71,7 @@ Json describe(const std::filesystem::path& path) {
                {"kv_heads", config.kv_heads},
                {"vocab_size", config.vocab_size},
                {"max_positions", config.max_positions},
+               {"window", config.window == 0 ? Json() : Json(config.window)},
                {"tied_head", config.tie_embeddings},
                {"parameters", size.parameters},
                {"bytes", size.bytes},
@@ -92,10 +93,14 @@ void print_for_people(const Json& model) {
   const auto text = [](const Json& object, const char* key) { return object[key].get<std::string>(); };
   fmt::print("{}\n", text(model, "path"));
   fmt::print(
-      "  model      {}: {} layers, hidden {}, {} heads ({} KV), vocabulary {}, {} positions, {} head\n",
+      "  model      {}: {} layers, hidden {}, {} heads ({} KV), vocabulary {}, {} positions{}, {} head\n",
       text(model, "model_type"), model["layers"].get<int64_t>(), model["hidden_size"].get<int64_t>(),
       model["heads"].get<int64_t>(), model["kv_heads"].get<int64_t>(), model["vocab_size"].get<int64_t>(),
-      model["max_positions"].get<int64_t>(), model["tied_head"].get<bool>() ? "tied" : "own");
+      model["max_positions"].get<int64_t>(),
+      model["window"].is_null()
+          ? ""
+          : fmt::format(" (texts of up to {}: sliding_window)", model["window"].get<int64_t>()),
+      model["tied_head"].get<bool>() ? "tied" : "own");
   fmt::print("  backbone   {}, fingerprint {}\n", size_text(model), text(model, "fingerprint"));
   const Json& tokenizer = model["tokenizer"];
   if (tokenizer.is_null())

@@ -47,7 +47,7 @@ std::vector<int64_t> place_layers(const config::ModelConfig& model, const PlaceR
                           model.layers - 1);
   const eval::DrawData draw{.paths = text.paths,
                             .sequences = kSequences,
-                            .sequence_length = std::min(kSequenceLength, model.max_positions),
+                            .sequence_length = std::min(kSequenceLength, config::text_limit(model).tokens),
                             .seed = kDrawSeed};
   eval::Sequences sequences;
   if (std::filesystem::is_directory(request.source)) {  // a GGUF file has a tokenizer once it is converted

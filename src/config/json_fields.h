@@ -2,8 +2,6 @@
 // ignored.
 #pragma once
 
-#include <limits>
-
 #include "json_value.h"
 
 namespace ee::config {
@@ -32,10 +30,12 @@ class JsonFields {
     return value.value_or(T{});
   }
 
-  // A size of the model: 1 to 2^31 - 1, so that products of two fit in 64 bits.
-  int64_t size(const char* key) const { return checked_size(key, get<int64_t>(key)); }
-  int64_t size(const char* key, int64_t absent) const {
-    return checked_size(key, find<int64_t>(key).value_or(absent));
+  // A size of the model: 1 to `largest`.
+  int64_t size(const char* key, int64_t largest) const {
+    return checked_size(key, get<int64_t>(key), largest);
+  }
+  int64_t size_or(const char* key, int64_t absent, int64_t largest) const {
+    return checked_size(key, find<int64_t>(key).value_or(absent), largest);
   }
 
   double positive(const char* key) const {
@@ -49,10 +49,9 @@ class JsonFields {
   const Json& object() const { return object_; }
 
  private:
-  int64_t checked_size(const char* key, int64_t value) const {
-    constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
-    if ((value < 1 || value > kLargest) && !known_problem(key))
-      problem(key, fmt::format("must be in [1, {}], got {}", kLargest, value));
+  int64_t checked_size(const char* key, int64_t value, int64_t largest) const {
+    if ((value < 1 || value > largest) && !known_problem(key))
+      problem(key, fmt::format("must be in [1, {}], got {}", largest, value));
     return value;
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "attention_window.h"
 #include "ee/base/text.h"
 #include "json_fields.h"
 #include "rope_config.h"
@@ -38,20 +39,23 @@ std::string read_choice(const JsonFields& fields, const char* key, std::vector<s
 }
 
 void read_sizes(const JsonFields& fields, ModelConfig& config, bool known_kv_heads) {
-  config.vocab_size = fields.size("vocab_size");
-  config.hidden_size = fields.size("hidden_size");
-  config.intermediate_size = fields.size("intermediate_size");
-  config.layers = fields.size("num_hidden_layers");
-  config.heads = fields.size("num_attention_heads");
-  config.max_positions = fields.size("max_position_embeddings");
+  config.vocab_size = fields.size("vocab_size", SizeLimits::kVocabulary);
+  config.hidden_size = fields.size("hidden_size", SizeLimits::kHidden);
+  config.intermediate_size = fields.size("intermediate_size", SizeLimits::kIntermediate);
+  config.layers = fields.size("num_hidden_layers", SizeLimits::kLayers);
+  config.heads = fields.size("num_attention_heads", SizeLimits::kHeads);
+  config.max_positions = fields.size("max_position_embeddings", SizeLimits::kPositions);
   // transformers has family-specific defaults for an absent key, and the number of heads for null. Files of
   // all families but the oldest of llama have the key.
   if (!known_kv_heads && !fields.object().contains("num_key_value_heads"))
     fields.problem("num_key_value_heads", "required, but missing; expected integer");
-  config.kv_heads = fields.size("num_key_value_heads", std::max<int64_t>(config.heads, 1));
+  const int64_t heads = std::max<int64_t>(config.heads, 1);
+  config.kv_heads = fields.size_or("num_key_value_heads", heads, SizeLimits::kHeads);
   config.head_dim =
-      fields.size("head_dim", std::max<int64_t>(config.hidden_size / std::max<int64_t>(config.heads, 1), 1));
+      fields.size_or("head_dim", std::max<int64_t>(config.hidden_size / heads, 1), SizeLimits::kHeadDim);
   config.rms_norm_eps = fields.positive("rms_norm_eps");
+  if (config.rms_norm_eps > 1)
+    fields.problem("rms_norm_eps", fmt::format("must be at most 1, got {}", config.rms_norm_eps));
 }
 
 void check_sizes(const JsonFields& fields, const ModelConfig& config) {
@@ -65,26 +69,6 @@ void check_sizes(const JsonFields& fields, const ModelConfig& config) {
   if (config.heads % config.kv_heads != 0)
     fields.problem("num_key_value_heads",
                    fmt::format("must divide num_attention_heads {}, got {}", config.heads, config.kv_heads));
-}
-
-// Attention is computed over all earlier tokens; a window that never cuts any off makes no difference.
-void refuse_sliding_window(const JsonFields& fields, const ModelConfig& config) {
-  if (config.model_type == "mistral") {
-    constexpr int64_t kAbsent = 4096;  // what transformers takes
-    const int64_t window = fields.object().contains("sliding_window")
-                               ? fields.find<int64_t>("sliding_window").value_or(config.max_positions)
-                               : kAbsent;
-    if (window < config.max_positions)
-      fields.problem("sliding_window", fmt::format("{} is not supported; expected null, or at least "
-                                                   "max_position_embeddings {}",
-                                                   window, config.max_positions));
-  }
-  if (config.model_type == "qwen2" && fields.find<bool>("use_sliding_window").value_or(false))
-    fields.problem("use_sliding_window", "true is not supported; expected false");
-  for (const auto& type :
-       fields.find<std::vector<std::string>>("layer_types").value_or(std::vector<std::string>{}))
-    if (type != "full_attention" && !fields.known_problem("layer_types"))
-      fields.problem("layer_types", fmt::format("\"{}\" is not supported; supported: full_attention", type));
 }
 
 void read_biases(const JsonFields& fields, ModelConfig& config) {
@@ -140,7 +124,7 @@ ModelConfig read_model_config_file(const std::filesystem::path& file) {
   problems.throw_if_any();  // what follows compares values that are right by themselves
 
   check_sizes(fields, config);
-  refuse_sliding_window(fields, config);
+  read_attention_window(fields, config);
   read_special_tokens(fields, config);
   problems.throw_if_any();
   return config;
@@ -180,8 +164,7 @@ std::string write_model_config(const ModelConfig& config) {
   json["rms_norm_eps"] = config.rms_norm_eps;
   json["tie_word_embeddings"] = config.tie_embeddings;
   if (is_llama) json["attention_bias"] = config.qkv_bias, json["mlp_bias"] = config.mlp_bias;
-  if (config.model_type == "mistral") json["sliding_window"] = nullptr;
-  if (config.model_type == "qwen2") json["use_sliding_window"] = false;
+  write_attention_window(config, json);
   write_rope(config.rope, json);
   json["bos_token_id"] = config.bos_token ? Json(*config.bos_token) : Json();
   json["eos_token_id"] = config.eos_tokens.empty()       ? Json()

@@ -1,6 +1,7 @@
 #include "rope_config.h"
 
 #include <array>
+#include <cmath>
 
 #include "json_fields.h"
 
@@ -18,7 +19,7 @@ namespace {
 void read_llama3(const JsonFields& fields, RopeConfig& rope) {
   rope.low_freq_factor = fields.positive("low_freq_factor");
   rope.high_freq_factor = fields.positive("high_freq_factor");
-  rope.original_max_positions = fields.size("original_max_position_embeddings");
+  rope.original_max_positions = fields.size("original_max_position_embeddings", SizeLimits::kPositions);
   if (rope.low_freq_factor >= rope.high_freq_factor && !fields.known_problem("low_freq_factor") &&
       !fields.known_problem("high_freq_factor"))
     fields.problem("low_freq_factor", fmt::format("must be below high_freq_factor {}, got {}",
@@ -27,7 +28,8 @@ void read_llama3(const JsonFields& fields, RopeConfig& rope) {
 
 double read_theta(const JsonFields& fields, double absent) {
   const double theta = fields.find<double>("rope_theta").value_or(absent);
-  if (theta <= 0) fields.problem("rope_theta", fmt::format("must be > 0, got {}", theta));
+  if (!(theta > 0 && std::isfinite(theta)))
+    fields.problem("rope_theta", fmt::format("must be > 0 and finite, got {}", theta));
   if (fields.find<double>("partial_rotary_factor").value_or(1.0) != 1.0)
     fields.problem("partial_rotary_factor", "is not supported; expected 1 or none");
   return theta;

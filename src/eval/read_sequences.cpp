@@ -23,9 +23,10 @@ void check(const EvalData& data, const config::ModelConfig& config) {
   if (data.sequences < 1) {
     throw base::UserError("sequences is {}, expected at least 1", data.sequences);
   }
-  if (data.sequence_length < 1 || data.sequence_length > config.max_positions) {
-    throw base::UserError("sequence-length is {}, expected 1 to {}, the model's max_position_embeddings",
-                          data.sequence_length, config.max_positions);
+  const config::TextLimit limit = config::text_limit(config);
+  if (data.sequence_length < 1 || data.sequence_length > limit.tokens) {
+    throw base::UserError("sequence-length is {}, expected 1 to {}, the model's {}", data.sequence_length,
+                          limit.tokens, limit.reason);
   }
 }
 

@@ -28,9 +28,10 @@ void final_first(std::vector<T>& layers) {
 void check_tokens(const config::ModelConfig& config, std::span<const int64_t> tokens,
                   const std::string& origin) {
   const auto count = static_cast<int64_t>(tokens.size());
-  if (count < 1 || count > config.max_positions) {
-    throw base::UserError("{} has {} tokens, expected 1 to {}, the model's max_position_embeddings", origin,
-                          count, config.max_positions);
+  const config::TextLimit limit = config::text_limit(config);
+  if (count < 1 || count > limit.tokens) {
+    throw base::UserError("{} has {} tokens, expected 1 to {}, the model's {}", origin, count, limit.tokens,
+                          limit.reason);
   }
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] < 0 || tokens[i] >= config.vocab_size) {

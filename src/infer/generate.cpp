@@ -107,12 +107,13 @@ void check_options(const GenerateOptions& options) {
 
 void check_generate(const config::ModelConfig& config, std::span<const int64_t> prompt,
                     const GenerateOptions& options) {
-  const int64_t context = options.context == 0 ? config.max_positions : options.context;
+  const config::TextLimit limit = config::text_limit(config);
+  const int64_t context = options.context == 0 ? limit.tokens : options.context;
   const auto length = static_cast<int64_t>(prompt.size());
   check_options(options);
-  if (context > config.max_positions) {
-    throw base::UserError("context is {}, expected 1 to {}, the model's max_position_embeddings",
-                          options.context, config.max_positions);
+  if (context > limit.tokens) {
+    throw base::UserError("context is {}, expected 1 to {}, the model's {}", options.context, limit.tokens,
+                          limit.reason);
   }
   if (prompt.empty()) {
     throw base::UserError("the prompt is empty: it has no tokens; give some text");
@@ -125,9 +126,9 @@ void check_generate(const config::ModelConfig& config, std::span<const int64_t> 
   }
   if (length > context - options.max_new_tokens) {
     throw base::UserError(
-        "the prompt has {} tokens and max-new-tokens is {}: together more than the context of {}; shorten "
+        "the prompt has {} tokens and max-new-tokens is {}: together more than the context of {} ({}); shorten "
         "the prompt or lower --max-new-tokens",
-        length, options.max_new_tokens, context);
+        length, options.max_new_tokens, context, options.context == 0 ? limit.reason : "--context");
   }
 }
 

@@ -37,7 +37,7 @@ Job fit_job(const fs::path& folder, const fs::path& cache, const checkpoint::Att
   tune.exits.fit_tokens = text.tokens;
   for (const auto& spec : options.exits)
     if (spec.init == config::InitKind::fit) tune.exits.train.push_back(spec.layer);
-  const int64_t positions = checkpoint::read_source_config(options.source).max_positions;
+  const int64_t positions = config::text_limit(checkpoint::read_source_config(options.source)).tokens;
   tune.batch.sequence_length = std::min(tune.batch.sequence_length, positions);
   tune.steps = 1;
   Job job = prepare_job(tune);

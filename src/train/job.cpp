@@ -48,9 +48,10 @@ void check_environment(const config::TuneOptions& options, const checkpoint::Mod
     base::check_output_folder(options.checkpoint.directory);
     base::check_output_folder(options.logging.directory);
   }
-  if (options.batch.sequence_length > folder.config().max_positions)
-    throw UserError("batch.sequence_length is {}, but the model in {} has {} positions",
-                    options.batch.sequence_length, folder.path().string(), folder.config().max_positions);
+  const config::TextLimit limit = config::text_limit(folder.config());
+  if (options.batch.sequence_length > limit.tokens)
+    throw UserError("batch.sequence_length is {}, but the model in {} has {} positions ({})",
+                    options.batch.sequence_length, folder.path().string(), limit.tokens, limit.reason);
 }
 
 // A folder without one can be tuned on data that is ids.

@@ -41,13 +41,37 @@ struct ModelConfig {
   std::optional<int64_t> bos_token;
   std::vector<int64_t> eos_tokens;
   std::string dtype;  // as config.json says ("float32", "bfloat16", "float16" or "")
+  // How many tokens each of `window_layers` (1-based, ascending) sees, its own included; 0 and none where all
+  // layers see the whole text. Attention here has no windows, which makes no difference to a text that fits
+  // into one: text_limit() is what keeps texts so short.
+  int64_t window = 0;
+  std::vector<int64_t> window_layers = {};
 
   bool operator==(const ModelConfig&) const = default;
 };
 
+// What sizes may be at most: far beyond any model, and so small that the bytes of no matrix overflow.
+struct SizeLimits {
+  static constexpr int64_t kVocabulary = 1 << 24;
+  static constexpr int64_t kHidden = 1 << 20;
+  static constexpr int64_t kIntermediate = 1 << 24;
+  static constexpr int64_t kLayers = 1 << 16;
+  static constexpr int64_t kHeads = 1 << 16;
+  static constexpr int64_t kHeadDim = 1 << 16;
+  static constexpr int64_t kPositions = (int64_t{1} << 31) - 1;
+};
+
+// The longest text that is computed as the model means it, and what sets the limit, for messages:
+// "max_position_embeddings", or "sliding_window ...".
+struct TextLimit {
+  int64_t tokens;
+  std::string reason;
+};
+TextLimit text_limit(const ModelConfig& config);
+
 // Reads and checks config.json (and eos/bos of generation_config.json beside it, if there). Both spellings of
 // RoPE are understood. UserError naming file and key: missing or mistyped keys, unsupported model_type,
-// activation, rope type or sliding window, sizes that contradict each other.
+// activation, rope type or type of layer, sizes that contradict each other or are beyond SizeLimits.
 ModelConfig read_model_config(const std::filesystem::path& folder);
 
 // The same of one file in the format of config.json, under any name.

@@ -20,7 +20,7 @@ struct LayerScores {
   std::vector<int64_t> argmax = {};  // [n]: the most probable token behind token i
 };
 
-// UserError naming `origin`: not 1..max_positions tokens, one outside the vocabulary.
+// UserError naming `origin`: not 1..text_limit() tokens, one outside the vocabulary.
 void check_tokens(const config::ModelConfig& config, std::span<const int64_t> tokens,
                   const std::string& origin);
 

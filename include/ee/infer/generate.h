@@ -16,7 +16,7 @@ namespace ee::infer {
 
 struct GenerateOptions {
   int64_t max_new_tokens = 128;
-  int64_t context = 0;     // prompt and new tokens may not exceed it; 0: the model's max_positions
+  int64_t context = 0;     // prompt and new tokens may not exceed it; 0: what config::text_limit() allows
   double threshold = 1.0;  // confidence from which an exit makes the token; 1: the full model
   config::ExitPolicy policy = config::ExitPolicy::confidence;  // as EngineOptions
   std::vector<config::ExitRule> rules = {};                    // as EngineOptions
