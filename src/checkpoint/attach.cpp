@@ -19,9 +19,8 @@ bool is_gguf(const fs::path& source) {
 }
 
 // Makes the exits of `specs` from `source`'s backbone, which stays mapped, and writes them into `folder`.
-void write_new_exits(const ModelFolder& source, std::vector<config::ExitSpec> specs, uint64_t seed,
+void write_new_exits(const ModelFolder& source, const std::vector<config::ExitSpec>& specs, uint64_t seed,
                      const fs::path& folder) {
-  config::validate_exits(specs, source.config().layers, "the exits to attach");
   const model::Backbone backbone = alias_backbone(source);
   std::vector<exits::ExitHead> exits;
   for (const auto& spec : specs) exits.push_back(exits::make_exit(backbone, spec, seed));
@@ -31,8 +30,9 @@ void write_new_exits(const ModelFolder& source, std::vector<config::ExitSpec> sp
 
 void attach_to_gguf(const AttachOptions& options) {
   const format::GgufFile file(options.source);
+  const GgufImport gguf(file, options.dtype.value_or(format::DType::f32));
   base::AtomicDirectory output(options.output);
-  write_gguf_as_folder(file, options.dtype.value_or(format::DType::f32), output.path());
+  gguf.write(output.path());
   write_new_exits(ModelFolder::open(output.path()), options.exits, options.seed, output.path());
   output.commit();
 }
@@ -66,7 +66,8 @@ void attach_exits(const AttachOptions& options) {
 }
 
 void write_gguf_model(const fs::path& gguf, const fs::path& folder) {
-  write_gguf_as_folder(format::GgufFile(gguf), format::DType::f32, folder);
+  const format::GgufFile file(gguf);
+  GgufImport(file, format::DType::f32).write(folder);
 }
 
 void move_exits(const fs::path& folder, config::ExitPosition position, const fs::path& output) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "ee/base/error.h"
 #include "ee/base/file.h"
@@ -11,6 +12,7 @@
 #include "ee/format/safetensors.h"
 #include "ee/model/tensor_table.h"
 #include "ee/tokenizer/gguf_tokenizer.h"
+#include "gguf_rope.h"
 
 namespace ee::checkpoint {
 using base::UserError;
@@ -74,20 +76,21 @@ void produce(const Conversion& conversion, const std::function<void(std::span<co
   }
 }
 
-void check_shape(const GgufFile& file, const GgufTensor& tensor, const std::vector<int64_t>& expected) {
+void check_tensor(const GgufFile& file, const GgufTensor& tensor, const std::vector<int64_t>& expected) {
   if (tensor.shape != expected)
-    throw UserError("tensor {} in {} has shape [{}], its metadata implies [{}]", tensor.name,
-                    file.path().string(), fmt::join(tensor.shape, ", "), fmt::join(expected, ", "));
+    throw UserError("tensor {} in {} has shape [{}], the metadata implies [{}]", tensor.name,
+                    file.path_of(tensor).string(), fmt::join(tensor.shape, ", "), fmt::join(expected, ", "));
+  format::check_dequantizable(tensor, file.path_of(tensor));
 }
 
 std::vector<format::TensorToWrite> conversions(const GgufFile& file, const config::ModelConfig& config,
                                                format::DType dtype) {
   std::vector<format::TensorToWrite> result;
-  std::vector<std::string> used = {"rope_freqs.weight"};  // in config.json
+  std::set<std::string> used = {kRopeFactors};  // in config.json
   for (const auto& entry : model::tensor_table(config)) {
     const GgufTensor& tensor = file.at(gguf_name(entry.name, entry.layer));
-    check_shape(file, tensor, entry.shape);
-    used.push_back(tensor.name);
+    check_tensor(file, tensor, entry.shape);
+    used.insert(tensor.name);
     const bool interleaved =
         entry.name.find(".q_proj.") != std::string::npos || entry.name.find(".k_proj.") != std::string::npos;
     const Conversion conversion{&tensor, to_torch(dtype), interleaved ? config.head_dim : 0};
@@ -95,9 +98,9 @@ std::vector<format::TensorToWrite> conversions(const GgufFile& file, const confi
         {entry.name, dtype, entry.shape, [conversion](const auto& sink) { produce(conversion, sink); }});
   }
   for (const auto& [name, tensor] : file.tensors())
-    if (std::ranges::find(used, name) == used.end())
+    if (!used.contains(name))
       throw UserError("tensor {} in {} is none of a Llama's tensors; the model has parts that would be lost",
-                      name, file.path().string());
+                      name, file.path_of(tensor).string());
   return result;
 }
 
@@ -118,17 +121,18 @@ std::string generation_config(const config::ModelConfig& config) {
 
 }  // namespace
 
-void write_gguf_as_folder(const GgufFile& file, format::DType dtype, const std::filesystem::path& folder) {
-  config::ModelConfig config = gguf_model_config(file);
-  const at::ScalarType torch_dtype = to_torch(dtype);
-  config.dtype = torch_dtype == at::kFloat      ? "float32"
-                 : torch_dtype == at::kBFloat16 ? "bfloat16"
-                                                : "float16";
-  const auto tensors = conversions(file, config, dtype);
-  write_text(folder / "config.json", config::write_model_config(config));
-  write_text(folder / "generation_config.json", generation_config(config));
-  tokenizer::write_hf_tokenizer(file, folder);
-  format::write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
+GgufImport::GgufImport(const GgufFile& file, format::DType dtype)
+    : file_(file), config_(gguf_model_config(file)), tensors_(conversions(file, config_, dtype)) {
+  config_.dtype = dtype == format::DType::f32    ? "float32"
+                  : dtype == format::DType::bf16 ? "bfloat16"
+                                                 : "float16";
+}
+
+void GgufImport::write(const std::filesystem::path& folder) const {
+  write_text(folder / "config.json", config::write_model_config(config_));
+  write_text(folder / "generation_config.json", generation_config(config_));
+  tokenizer::write_hf_tokenizer(file_, folder);  // before the long part: it can refuse, too
+  format::write_safetensors(folder / "model.safetensors", tensors_, {{"format", "pt"}});
 }
 
 }  // namespace ee::checkpoint

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <filesystem>
+#include <vector>
 
 #include "ee/config/model_config.h"
 #include "ee/format/dtype.h"
 #include "ee/format/gguf.h"
+#include "ee/format/safetensors.h"
 
 namespace ee::checkpoint {
 
@@ -13,9 +15,23 @@ namespace ee::checkpoint {
 // rope scaling that config.json cannot express, missing or contradictory keys.
 config::ModelConfig gguf_model_config(const format::GgufFile& file);
 
-// Writes config.json, generation_config.json, model.safetensors (`dtype`: f32, bf16 or f16) and the
-// tokenizer's files into `folder`, a folder in the making. One piece of one tensor is in memory at a time.
-void write_gguf_as_folder(const format::GgufFile& file, format::DType dtype,
-                          const std::filesystem::path& folder);
+// What a GGUF file becomes as a Hugging Face folder. Made from the header alone, which is where everything is
+// refused that can be: a tensor that is missing, of another shape or of a type that cannot be dequantized.
+class GgufImport {
+ public:
+  // `dtype`: f32, bf16 or f16. `file` must live as long.
+  GgufImport(const format::GgufFile& file, format::DType dtype);
+
+  const config::ModelConfig& config() const { return config_; }
+
+  // Writes config.json, generation_config.json, model.safetensors and the tokenizer's files into `folder`, a
+  // folder in the making. One piece of one tensor is in memory at a time.
+  void write(const std::filesystem::path& folder) const;
+
+ private:
+  const format::GgufFile& file_;
+  config::ModelConfig config_;
+  std::vector<format::TensorToWrite> tensors_;
+};
 
 }  // namespace ee::checkpoint

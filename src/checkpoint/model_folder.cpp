@@ -9,6 +9,7 @@
 #include "ee/checkpoint/tensor_files.h"
 #include "ee/exits/exit_gate.h"
 #include "folder_parts.h"
+#include "tied_head.h"
 
 namespace ee::checkpoint {
 namespace fs = std::filesystem;
@@ -22,24 +23,6 @@ void hash_samples(std::span<const std::byte> bytes, base::Hasher& hasher) {
   const size_t size = std::min(bytes.size(), kSampleBytes);
   for (const size_t begin : {size_t{0}, (bytes.size() - size) / 2, bytes.size() - size})
     hasher.update(bytes.subspan(begin, size));
-}
-
-std::string sample_hash(const format::TensorView& view) {
-  base::Hasher hasher;
-  hash_samples(view.bytes, hasher);
-  return hasher.digest();
-}
-
-// transformers ignores a head that is stored beside a tied embedding; a different one is somebody's mistake.
-void check_tied_head(const config::ModelConfig& config, const TensorFiles& files) {
-  if (!config.tie_embeddings || !files.contains(kHead)) return;
-  const format::TensorView &head = files.at(kHead), &embedding = files.at(kEmbedding);
-  if (head.dtype != embedding.dtype || head.shape != embedding.shape ||
-      sample_hash(head) != sample_hash(embedding))
-    throw UserError(
-        "{} differs from {}, but config.json says tie_word_embeddings true; make it false if the head is its "
-        "own",
-        kHead, kEmbedding);
 }
 
 void check_one_dtype(const TensorFiles& files) {
@@ -105,8 +88,9 @@ ModelFolder ModelFolder::open_backbone(const fs::path& path) {
   folder.path_ = path;
   folder.config_ = config::read_model_config(path);
   folder.backbone_files_ = std::make_shared<TensorFiles>(TensorFiles::open_folder(path));
+  check_has_layers(*folder.backbone_files_, folder.config_.layers);
+  settle_tied_head(folder.config_, *folder.backbone_files_);
   check_against_table(*folder.backbone_files_, model::tensor_table(folder.config_), true);
-  check_tied_head(folder.config_, *folder.backbone_files_);
   return folder;
 }
 

@@ -16,7 +16,10 @@ using base::UserError;
 
 namespace {
 
-constexpr const char* kRotaryBuffer = ".rotary_emb.inv_freq";  // old checkpoints stored what can be computed
+// Old checkpoints stored what can be computed; transformers ignores every name with this in it.
+bool is_rotary_buffer(const std::string& name) {
+  return name.find("rotary_emb.inv_freq") != std::string::npos;
+}
 
 bool is_float(format::DType dtype) {
   using enum format::DType;
@@ -114,15 +117,25 @@ TensorFiles TensorFiles::open_folder(const fs::path& folder) {
   for (const auto& file : result.files_)
     for (const auto& [tensor, view] : file.tensors())
       if (const auto entry = weight_map.find(tensor);
-          entry == weight_map.end() || entry->second != file.path().filename())
+          !is_rotary_buffer(tensor) && (entry == weight_map.end() || entry->second != file.path().filename()))
         throw UserError("tensor {} is in {}, but {} does not say so", tensor, file.path().string(),
                         index_file.string());
   return result;
 }
 
+const std::string& TensorFiles::stored_name(const std::string& name) const {
+  const auto entry = other_names_.find(name);
+  return entry == other_names_.end() ? name : entry->second;
+}
+
+const fs::path& TensorFiles::file_of(const std::string& name) const {
+  return files_[index_.at(stored_name(name))].path();
+}
+
 const format::TensorView& TensorFiles::at(const std::string& name) const {
-  const auto entry = index_.find(name);
-  if (entry != index_.end()) return files_[entry->second].at(name);
+  const std::string& stored = stored_name(name);
+  const auto entry = index_.find(stored);
+  if (entry != index_.end()) return files_[entry->second].at(stored);
   EE_CHECK(!files_.empty(), "no file was opened");
   return files_.front().at(name);  // throws: names tensor, file and the nearest tensor
 }
@@ -149,12 +162,17 @@ at::Tensor TensorFiles::read(const std::string& name, const parallel::Slice& sli
   return copy;
 }
 
+void check_has_layers(const TensorFiles& files, int64_t layers) {
+  const std::string last = fmt::format("model.layers.{}.input_layernorm.weight", layers - 1);
+  if (!files.contains(last))
+    throw UserError("tensor {} is missing in {}, but config.json says num_hidden_layers {}", last,
+                    files.files().front().path().string(), layers);
+}
+
 void check_against_table(const TensorFiles& files, const std::vector<model::TensorEntry>& table, bool exact) {
   std::map<std::string, std::vector<std::string>> problems;  // by kind
   std::set<std::string> expected;
-  const auto file_of = [&](const std::string& name) {
-    return files.files()[files.names().at(name)].path().string();
-  };
+  const auto file_of = [&](const std::string& name) { return files.file_of(name).string(); };
   for (const auto& entry : table) {
     expected.insert(entry.name);
     if (!files.contains(entry.name)) {
@@ -172,7 +190,7 @@ void check_against_table(const TensorFiles& files, const std::vector<model::Tens
                                               format::to_string(view.dtype)));
   }
   for (const auto& [name, file] : files.names())
-    if (exact && !expected.contains(name) && !name.ends_with(kRotaryBuffer) &&
+    if (exact && !expected.contains(name) && !is_rotary_buffer(name) &&
         !(name == kHead && expected.contains("model.embed_tokens.weight")))  // a tied head, stored twice
       problems["extra"].push_back(
           fmt::format("tensor {} in {} is none of this model's tensors", name, file_of(name)));

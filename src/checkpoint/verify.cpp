@@ -33,15 +33,6 @@ void check_finite(const TensorFiles& files) {
                       files.files()[file].path().string());
 }
 
-// Sampled at opening; here every byte.
-void check_tied_head(const ModelFolder& folder) {
-  const TensorFiles& files = folder.backbone_files();
-  if (folder.config().tie_embeddings && files.contains(kHead) &&
-      !std::ranges::equal(files.at(kHead).bytes, files.at(kEmbedding).bytes))
-    throw UserError("{}: {} differs from {}, but config.json says tie_word_embeddings true",
-                    folder.path().string(), kHead, kEmbedding);
-}
-
 std::string check_tokenizer(const ModelFolder& folder) {
   if (!tokenizer::has_tokenizer(folder.path())) return "tokenizer: none, the model is for ids only";
   const auto tokenizer = tokenizer::Tokenizer::load(folder.path());
@@ -94,7 +85,6 @@ void verify_model_folder(const std::filesystem::path& path,
     ok(fmt::format("exits: {} tensors of {} exits; backbone fingerprint matches",
                    folder.exit_files().names().size(), folder.exits().exits.size()));
   check_finite(backbone);
-  check_tied_head(folder);
   if (folder.has_exits()) check_finite(folder.exit_files());
   if (folder.has_gates()) check_finite(folder.gate_files());
   ok("values: all finite");

@@ -230,7 +230,7 @@ TEST_F(AttachTest, SmolLm2FromItsGguf) {
   EXPECT_EQ(folder.config().rms_norm_eps, 1e-5);
   EXPECT_EQ(folder.config().rope.theta, 100000.0);
   EXPECT_TRUE(folder.config().tie_embeddings);
-  EXPECT_EQ(folder.config().eos_tokens, std::vector<int64_t>{2});
+  EXPECT_EQ(folder.config().eos_tokens, (std::vector<int64_t>{2, 0, 4})) << "im_end, endoftext, reponame";
   EXPECT_EQ(tokenizer::Tokenizer::load(folder_ / "smol")->vocab_size(), 49152);
 
   AttachOptions again = options(folder_ / "smol", "again");

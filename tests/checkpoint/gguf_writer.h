@@ -14,6 +14,7 @@ class GgufWriter {
   void set(const std::string& key, const std::string& value) { add(key, 8, encode(value)); }
   void set(const std::string& key, const char* value) { set(key, std::string(value)); }
   void set(const std::string& key, uint32_t value) { add(key, 4, encode(value)); }
+  void set(const std::string& key, uint64_t value) { add(key, 10, encode(value)); }
   void set(const std::string& key, float value) { add(key, 6, encode(value)); }
   void set(const std::string& key, const std::vector<std::string>& values) {
     std::string bytes = encode(uint32_t{8}) + encode(uint64_t{values.size()});
@@ -28,6 +29,7 @@ class GgufWriter {
   void erase(const std::string& key) { metadata_.erase(key); }
 
   std::map<std::string, at::Tensor> tensors;  // contiguous f32
+  std::map<std::string, uint32_t> types;      // ggml's number of a tensor that says to be something else
 
   void write(const fs::path& path) const {
     std::string header =
@@ -37,7 +39,7 @@ class GgufWriter {
     for (const auto& [name, tensor] : tensors) {
       header += encode(name) + encode(static_cast<uint32_t>(tensor.dim()));
       for (int64_t i = tensor.dim() - 1; i >= 0; --i) header += encode(static_cast<uint64_t>(tensor.size(i)));
-      header += encode(uint32_t{0}) + encode(uint64_t{data.size()});
+      header += encode(types.contains(name) ? types.at(name) : uint32_t{0}) + encode(uint64_t{data.size()});
       data.append(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes());
       pad(data);
     }

@@ -77,14 +77,6 @@ TEST_F(ModelFolderTest, TiedHeadIsTheEmbeddingItself) {
   const fs::path path = write_folder(folder_ / "tied", tied);
   const model::Backbone loaded = load_backbone(ModelFolder::open(path), {});
   EXPECT_TRUE(loaded.head.is_same(loaded.embedding));
-
-  Tensors tensors = backbone_tensors(tied);
-  tensors["lm_head.weight"] = tied.embedding.clone();
-  write_folder(path, tied, tensors);
-  EXPECT_NO_THROW(ModelFolder::open(path));
-  tensors["lm_head.weight"].select(0, 0).zero_();
-  write_folder(path, tied, tensors);
-  EXPECT_USER_ERROR(ModelFolder::open(path), HasSubstr("tie_word_embeddings"));
 }
 
 TEST_F(ModelFolderTest, NamesWhatIsMissingExtraMisshapedOrNoFloat) {
@@ -108,6 +100,16 @@ TEST_F(ModelFolderTest, AllowsTheRotaryBuffersOfOldCheckpoints) {
   Tensors tensors = tensors_;
   tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = at::zeros({4});
   EXPECT_NO_THROW(ModelFolder::open(write(tensors)));
+}
+
+TEST_F(ModelFolderTest, LooksForTheLastLayerBeforeItMakesATableOfAll) {
+  const fs::path path = write(tensors_);
+  config::ModelConfig config = backbone_.config;
+  config.layers = config::SizeLimits::kLayers;
+  write_text(path / "config.json", config::write_model_config(config));
+  EXPECT_USER_ERROR(ModelFolder::open(path),
+                    AllOf(HasSubstr("model.layers.65535.input_layernorm.weight is missing"),
+                          HasSubstr("num_hidden_layers 65536")));
 }
 
 TEST_F(ModelFolderTest, RefusesATruncatedFileAndAnEmptyFolder) {
@@ -153,6 +155,18 @@ TEST_F(ShardedFolderTest, EqualsTheSingleFile) {
   for (const auto& [name, tensor] : tensors_) EXPECT_TRUE(at::equal(loaded.at(name), tensor)) << name;
   const fs::path single = write_folder(folder_ / "single", backbone_);
   EXPECT_EQ(fingerprint(sharded.backbone_files()), fingerprint(ModelFolder::open(single).backbone_files()));
+}
+
+TEST_F(ShardedFolderTest, AllowsRotaryBuffersThatTheIndexDoesNotList) {
+  Tensors shard;
+  for (const auto& [name, tensor] : tensors_)
+    if (map_[name] == "a.safetensors") shard[name] = tensor;
+  shard["model.layers.0.self_attn.rotary_emb.inv_freq"] = at::zeros({4});
+  write_tensors(path_ / "a.safetensors", shard);
+  EXPECT_NO_THROW(ModelFolder::open(path_));
+  shard["model.layers.0.self_attn.surprise"] = at::zeros({4});
+  write_tensors(path_ / "a.safetensors", shard);
+  EXPECT_USER_ERROR(ModelFolder::open(path_), AllOf(HasSubstr("surprise"), HasSubstr("does not say so")));
 }
 
 TEST_F(ShardedFolderTest, RefusesAnIndexThatLies) {
