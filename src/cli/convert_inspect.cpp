@@ -55,7 +55,7 @@ Json describe_tokenizer(const std::filesystem::path& folder) {
   const auto tokenizer = tokenizer::Tokenizer::load(folder);
   return {{"kind", json ? "byte-level BPE" : "SentencePiece"},
           {"vocab_size", tokenizer->vocab_size()},
-          {"chat_template", !tokenizer->chat_template().empty()}};
+          {"chat_template", !tokenizer->chat_template().source.empty()}};
 }
 
 Json describe(const std::filesystem::path& path) {

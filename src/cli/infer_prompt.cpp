@@ -20,7 +20,8 @@ std::string read_input() {
 
 std::string as_conversation(const GenerateArguments& arguments, const std::string& text,
                             const tokenizer::Tokenizer& tokenizer) {
-  if (tokenizer.chat_template().empty()) {
+  const tokenizer::ChatTemplate& chat = tokenizer.chat_template();
+  if (chat.source.empty() && chat.why_none.empty()) {
     throw UserError(
         "{} has no chat template (chat_template.jinja or tokenizer_config.json); leave --chat out",
         arguments.model.folder);
@@ -30,7 +31,7 @@ std::string as_conversation(const GenerateArguments& arguments, const std::strin
     messages.push_back({"system", *arguments.system});
   }
   messages.push_back({"user", text});
-  return tokenizer::render_chat(tokenizer.chat_template(), messages);
+  return tokenizer::render_chat(chat, messages);
 }
 
 }  // namespace
@@ -60,7 +61,9 @@ std::string read_prompt(const GenerateArguments& arguments) {
 
 std::vector<int64_t> encode_prompt(const GenerateArguments& arguments, const std::string& text,
                                    const tokenizer::Tokenizer& tokenizer) {
-  return infer::encode_prompt(tokenizer, arguments.chat ? as_conversation(arguments, text, tokenizer) : text);
+  // A template writes the BOS itself where the model wants one.
+  return arguments.chat ? tokenizer.encode(as_conversation(arguments, text, tokenizer))
+                        : infer::encode_prompt(tokenizer, text);
 }
 
 std::vector<int64_t> checked_prompt(const GenerateArguments& arguments, const std::string& text,

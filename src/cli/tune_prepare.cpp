@@ -96,10 +96,11 @@ std::vector<infer::BatchRequest> make_requests(const PrepareArguments& arguments
                                                const std::vector<std::string>& prompts,
                                                const Source& source) {
   std::vector<infer::BatchRequest> requests;
-  const std::string& chat = source.tokenizer->chat_template();
+  const tokenizer::ChatTemplate& chat = source.tokenizer->chat_template();
   for (const std::string& prompt : prompts) {
-    const std::string text = chat.empty() ? prompt : tokenizer::render_chat(chat, {{"user", prompt}});
-    requests.push_back({.prompt = infer::encode_prompt(*source.tokenizer, text),
+    requests.push_back({.prompt = chat.source.empty() ? infer::encode_prompt(*source.tokenizer, prompt)
+                                                      : source.tokenizer->encode(
+                                                            tokenizer::render_chat(chat, {{"user", prompt}})),
                         .seed = data::mix_seed(static_cast<uint64_t>(arguments.seed), requests.size()),
                         .name = fmt::format("{}, prompt {}", arguments.prompts, requests.size() + 1)});
     try {
@@ -117,17 +118,18 @@ nlohmann::json made_by(const PrepareArguments& arguments, const std::vector<std:
                        const Source& source) {
   const std::string all = base::join(prompts, "\n");
   const infer::SamplingOptions& sampling = arguments.batch.sampling;
-  return {{"model", source.fingerprint},
-          {"tokenizer", source.tokenizer->fingerprint()},
-          {"chat_template", base::hash_bytes(std::as_bytes(std::span(source.tokenizer->chat_template())))},
-          {"prompts", base::hash_bytes(std::as_bytes(std::span(all)))},
-          {"precision", arguments.precision},
-          {"max_new_tokens", arguments.batch.max_new_tokens},
-          {"temperature", sampling.temperature},
-          {"top_k", sampling.top_k},
-          {"top_p", sampling.top_p},
-          {"min_p", sampling.min_p},
-          {"seed", arguments.seed}};
+  return {
+      {"model", source.fingerprint},
+      {"tokenizer", source.tokenizer->fingerprint()},
+      {"chat_template", base::hash_bytes(std::as_bytes(std::span(source.tokenizer->chat_template().source)))},
+      {"prompts", base::hash_bytes(std::as_bytes(std::span(all)))},
+      {"precision", arguments.precision},
+      {"max_new_tokens", arguments.batch.max_new_tokens},
+      {"temperature", sampling.temperature},
+      {"top_k", sampling.top_k},
+      {"top_p", sampling.top_p},
+      {"min_p", sampling.min_p},
+      {"seed", arguments.seed}};
 }
 
 // "tokens" and "prompt_tokens" are exact; "text" and "answer" are for people and other tools.

@@ -126,7 +126,8 @@ void check_generate(const config::ModelConfig& config, std::span<const int64_t> 
   }
   if (length > context - options.max_new_tokens) {
     throw base::UserError(
-        "the prompt has {} tokens and max-new-tokens is {}: together more than the context of {} ({}); shorten "
+        "the prompt has {} tokens and max-new-tokens is {}: together more than the context of {} ({}); "
+        "shorten "
         "the prompt or lower --max-new-tokens",
         length, options.max_new_tokens, context, options.context == 0 ? limit.reason : "--context");
   }

@@ -36,6 +36,27 @@ std::optional<std::string> GgufVocabulary::role(const GgufFile& file, const std:
   return id ? std::optional(tokens[static_cast<std::size_t>(*id)]) : std::nullopt;
 }
 
+namespace {
+
+// Templates for other purposes than chat, as transformers keeps them beside the default one.
+void write_additional_templates(const GgufFile& file, const std::filesystem::path& folder) {
+  const auto* names = file.find<std::vector<std::string>>("tokenizer.chat_templates");
+  if (names == nullptr) return;
+  constexpr const char* kSafe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+  for (const std::string& name : *names) {
+    if (name.empty() || name.find_first_not_of(kSafe) != std::string::npos) {
+      throw UserError("{}: tokenizer.chat_templates names '{}', which is no name for a file",
+                      file.path().string(), name);
+    }
+    const std::string* text = file.find<std::string>("tokenizer.chat_template." + name);
+    if (text == nullptr) continue;
+    std::filesystem::create_directories(folder / "additional_chat_templates");
+    base::write_file_atomically(folder / "additional_chat_templates" / (name + ".jinja"), *text);
+  }
+}
+
+}  // namespace
+
 void write_gguf_tokenizer_config(const GgufFile& file, const GgufVocabulary& vocabulary, ordered_json config,
                                  const std::filesystem::path& folder) {
   for (const auto& [key, name] : {std::pair("bos_token", "bos"), std::pair("eos_token", "eos"),
@@ -48,6 +69,7 @@ void write_gguf_tokenizer_config(const GgufFile& file, const GgufVocabulary& voc
     config["chat_template"] = *chat_template;
     base::write_file_atomically(folder / "chat_template.jinja", *chat_template);
   }
+  write_additional_templates(file, folder);
   base::write_file_atomically(folder / "tokenizer_config.json", config.dump(2) + "\n");
 }
 

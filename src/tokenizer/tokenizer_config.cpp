@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "chat_template_files.h"
 #include "ee/base/error.h"
 #include "ee/base/file.h"
 
@@ -40,15 +41,6 @@ void read_roles(const json& object, TokenizerConfig& config) {
   }
 }
 
-std::string default_template(const json& value, const std::filesystem::path& path) {
-  if (value.is_string()) return value.get<std::string>();
-  if (!value.is_array()) return "";
-  for (const auto& entry : value) {
-    if (entry.at("name") == "default") return entry.at("template").get<std::string>();
-  }
-  throw UserError("{}: chat_template is a list without one named 'default'", path.string());
-}
-
 void read_added_tokens(const json& object, const std::filesystem::path& path, TokenizerConfig& config) {
   const auto decoder = object.find("added_tokens_decoder");
   if (decoder == object.end()) return;
@@ -78,9 +70,6 @@ void read_main_file(const std::filesystem::path& path, TokenizerConfig& config) 
   config.add_prefix_space = flag("add_prefix_space");
   if (const auto name = object.find("tokenizer_class"); name != object.end() && name->is_string()) {
     config.tokenizer_class = name->get<std::string>();
-  }
-  if (const auto value = object.find("chat_template"); value != object.end()) {
-    config.chat_template = default_template(*value, path);
   }
 }
 
@@ -122,7 +111,7 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
   read("tokenizer_config.json", [&](const auto& path) { read_main_file(path, config); });
   read("special_tokens_map.json", [&](const auto& path) { read_roles(read_json_object(path), config); });
   read("added_tokens.json", [&](const auto& path) { read_old_added_tokens(path, config); });
-  read("chat_template.jinja", [&](const auto& path) { config.chat_template = base::read_text_file(path); });
+  config.chat_template = read_chat_template(folder);
   return config;
 }
 

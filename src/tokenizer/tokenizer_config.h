@@ -1,5 +1,5 @@
 // What stands beside tokenizer.json or tokenizer.model: tokenizer_config.json, special_tokens_map.json,
-// added_tokens.json, chat_template.jinja.
+// added_tokens.json, and the chat template (chat_template_files.h).
 #pragma once
 
 #include <filesystem>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "added_tokens.h"
+#include "ee/tokenizer/chat.h"
 
 namespace ee::tokenizer {
 
@@ -21,7 +22,7 @@ struct TokenizerConfig {
   std::optional<bool> add_prefix_space;
   std::optional<bool> legacy;  // Llama: the first word of every section gets a space, not only the very first
   std::string tokenizer_class;  // "" if not given
-  std::string chat_template;    // Jinja source, "" if none
+  ChatTemplate chat_template;
 };
 
 // All files are optional. UserError naming the file that is broken.

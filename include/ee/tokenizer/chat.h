@@ -1,25 +1,32 @@
-// Conversations as prompts. The template families are recognized from the Jinja source (ChatML, Llama 2,
-// Llama 3, Mistral, Gemma, Phi 3); an unknown one is a UserError, never a guess.
+// Conversations as prompts: the model's own chat template, rendered as transformers' apply_chat_template
+// does.
 #pragma once
 
+#include <ctime>
+#include <map>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace ee::tokenizer {
 
 struct ChatMessage {
-  std::string role;  // "system", "user", "assistant"
+  std::string role;  // "system", "user", "assistant"; which of them there may be, the template decides
   std::string content;
 };
 
-enum class ChatFamily { chatml, llama2, llama3, mistral, gemma, phi3 };
+// A model's chat template as its folder has it.
+struct ChatTemplate {
+  std::string source;    // Jinja, "" if there is none
+  std::string why_none;  // "" or, where others than the default are there, a sentence that says so
+  std::map<std::string, std::string>
+      variables;  // what it sees beside the messages: bos_token, eos_token, ...
+};
 
-ChatFamily recognize_chat_template(std::string_view jinja_source);
-
-// The prompt up to where the assistant's answer begins, special tokens written out (without the BOS that
-// Tokenizer::adds_bos() adds). A default system message inside the template (as SmolLM2's and Qwen2's) is
-// honoured.
-std::string render_chat(std::string_view jinja_source, const std::vector<ChatMessage>& messages);
+// The prompt up to where the assistant's answer begins (add_generation_prompt), without tools and documents,
+// special tokens written out. A BOS is in it if the template writes one: encode it as it is and put none in
+// front. `now` is the time for templates that write the date. UserError: no template, no message, what the
+// template itself says against the messages, or where it fails.
+std::string render_chat(const ChatTemplate& chat_template, const std::vector<ChatMessage>& messages,
+                        std::time_t now = std::time(nullptr));
 
 }  // namespace ee::tokenizer

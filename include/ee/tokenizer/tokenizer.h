@@ -10,12 +10,14 @@
 #include <string_view>
 #include <vector>
 
+#include "ee/tokenizer/chat.h"
+
 namespace ee::tokenizer {
 
 class Tokenizer {
  public:
   // Reads tokenizer.json (byte-level BPE) or else tokenizer.model (SentencePiece), tokenizer_config.json,
-  // chat_template.jinja. UserError: none there, a feature that is not supported (named), broken file.
+  // the chat template. UserError: none there, a feature that is not supported (named), broken file.
   static std::unique_ptr<Tokenizer> load(const std::filesystem::path& folder);
   virtual ~Tokenizer() = default;
 
@@ -37,8 +39,8 @@ class Tokenizer {
     return bos_;
   }  // if the model has one; put it in front only if adds_bos()
   std::optional<int64_t> eos() const { return eos_; }
-  bool adds_bos() const { return adds_bos_; }                          // whether a prompt starts with BOS
-  const std::string& chat_template() const { return chat_template_; }  // Jinja source, "" if none
+  bool adds_bos() const { return adds_bos_; }  // whether a prompt starts with BOS
+  const ChatTemplate& chat_template() const { return chat_template_; }
   // Of one token's text (" the", "<|im_end|>"), special or not.
   virtual std::optional<int64_t> token_id(std::string_view token) const = 0;
 
@@ -46,7 +48,7 @@ class Tokenizer {
   std::optional<int64_t> bos_, eos_;
   bool adds_bos_ = false;
   bool drops_first_space_ = false;
-  std::string chat_template_;
+  ChatTemplate chat_template_;
 };
 
 // Holds bytes back until they are whole UTF-8 characters: feed it token_bytes() while streaming. What it
