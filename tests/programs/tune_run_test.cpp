@@ -126,6 +126,7 @@ TEST_F(TuneRun, StepsWithoutATokenToLearnAreTold) {
   const nlohmann::json options = {
       {"steps", 4},
       {"data", {{"train", {text.string()}}, {"shuffle", false}, {"validation_fraction", 0}}},
+      {"evaluation", {{"every_steps", 0}, {"at_start", false}}},
       {"batch", {{"micro_batch", 1}, {"global_batch", 2}}}};
   const auto lines = [&](int every_steps) {
     auto changes = options;
@@ -169,9 +170,14 @@ TEST_F(TuneRun, TextInWhichNothingIsLearnedIsRefused) {
       EXPECT_FALSE(fs::exists(folder_ / "out") || fs::exists(folder_ / "out.logs"));
     }
   };
-  expect_refused({{"data", {{"train", {prompts_only}}, {"validation_fraction", 0}}}}, "data.train");
-  expect_refused({{"data", {{"validation", {prompts_only}}, {"validation_fraction", 0}}}}, "data.validation");
-  const nlohmann::json in_order = {{"train", {mostly}}, {"validation_fraction", 0}, {"shuffle", false}};
+  const auto text = (folder_ / "text.txt").string();
+  const auto data = [](const std::string& train, const std::string& validation) {
+    return nlohmann::json{
+        {"train", {train}}, {"validation", {validation}}, {"validation_fraction", 0}, {"shuffle", false}};
+  };
+  expect_refused({{"data", data(prompts_only, text)}}, "data.train");
+  expect_refused({{"data", data(text, prompts_only)}}, "data.validation");
+  const auto in_order = data(mostly, text);
   expect_refused({{"data", in_order}, {"steps", 1}}, "data.train");
 
   write("tune.json", config_with({{"data", in_order}, {"steps", 3}}).dump(2));
