@@ -75,7 +75,7 @@ int64_t document_separator(const tokenizer::Tokenizer& tokenizer, const checkpoi
       folder.path().string());
 }
 
-std::shared_ptr<const data::Corpus> open_text(const std::vector<std::string>& paths, const char* option,
+std::shared_ptr<const data::Corpus> open_text(const std::vector<fs::path>& files, const char* option,
                                               const tokenizer::Tokenizer& tokenizer,
                                               const config::TuneOptions& options) {
   auto reported = std::chrono::steady_clock::now();
@@ -86,7 +86,7 @@ std::shared_ptr<const data::Corpus> open_text(const std::vector<std::string>& pa
     spdlog::info("tokenized {} of {} of {}", base::format_bytes(static_cast<double>(done)),
                  base::format_bytes(static_cast<double>(total)), option);
   };
-  return std::make_shared<data::Corpus>(data::open_corpus(data::find_text_files(paths, option), tokenizer,
+  return std::make_shared<data::Corpus>(data::open_corpus(files, tokenizer,
                                                           {.cache = options.data.cache,
                                                            .threads = static_cast<int>(options.data.threads),
                                                            .progress = progress}));
@@ -233,20 +233,24 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   const auto tokenizer = load_tokenizer(folder);
   const int64_t separator = document_separator(*tokenizer, folder);
 
-  auto corpus = open_text(options.data.train, "data.train", *tokenizer, options);
+  // Both before any is tokenized: what cannot be read is said at once.
+  const bool separate = !options.data.validation.empty();
+  const auto train_files = data::find_text_files(options.data.train, "data.train");
+  const auto held_out_files =
+      separate ? data::find_text_files(options.data.validation, "data.validation") : std::vector<fs::path>{};
+  auto corpus = open_text(train_files, "data.train", *tokenizer, options);
   const auto source = [&](const auto& text, std::vector<data::Segment> segments, bool shuffle,
                           const char* what) {
     return data::BatchSource({text, std::move(segments), options.batch.sequence_length, separator}, shuffle,
                              static_cast<uint64_t>(options.seed), what);
   };
-  const bool separate = !options.data.validation.empty();
   auto split = data::split_documents(*corpus, separate ? 0.0 : options.data.validation_fraction,
                                      static_cast<uint64_t>(options.seed));
   const char* const held_out_text =
       separate ? "data.validation" : "the part of data.train that data.validation_fraction holds out";
   std::optional<data::BatchSource> validation;
   if (separate) {
-    const auto held_out = open_text(options.data.validation, "data.validation", *tokenizer, options);
+    const auto held_out = open_text(held_out_files, "data.validation", *tokenizer, options);
     validation = source(held_out, data::whole_documents(*held_out), true, held_out_text);
   } else if (!split.validation.empty()) {
     validation = source(corpus, std::move(split.validation), true, held_out_text);
