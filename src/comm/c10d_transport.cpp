@@ -38,18 +38,32 @@ auto translate(const Body& body) {
 
 struct Store::Impl {
   c10::intrusive_ptr<c10d::Store> store;
+  int port;
+
+  Impl(const std::string& host, c10d::TCPStoreOptions options, const std::string& attempt,
+       milliseconds timeout) {
+    options.waitWorkers = false;  // the meeting waits, and names those that do not come
+    options.timeout = timeout;
+    auto tcp = translate([&] { return c10::make_intrusive<c10d::TCPStore>(host, options); });
+    port = tcp->getPort();
+    store = c10::make_intrusive<c10d::PrefixStore>("ee-tune/" + attempt, std::move(tcp));
+  }
 };
 
-Store::Store(const LaunchInfo& launch, milliseconds timeout) {
-  c10d::TCPStoreOptions options;
-  options.port = static_cast<uint16_t>(launch.master_port);
-  options.isServer = launch.rank == 0 && !launch.agent_store;
-  options.waitWorkers = false;  // the watch waits, and names those that do not come
-  options.timeout = timeout;
-  auto store = translate([&] { return c10::make_intrusive<c10d::TCPStore>(launch.master_addr, options); });
-  impl_ = std::make_unique<Impl>(
-      Impl{c10::make_intrusive<c10d::PrefixStore>("ee-tune/" + launch.attempt, std::move(store))});
+Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+std::unique_ptr<Store> Store::serve(const std::string& attempt, milliseconds timeout) {
+  return std::make_unique<Store>(std::make_unique<Impl>(
+      "127.0.0.1", c10d::TCPStoreOptions{.port = 0, .isServer = true}, attempt, timeout));
 }
+
+std::unique_ptr<Store> Store::connect(const std::string& host, int port, const std::string& attempt,
+                                      milliseconds timeout) {
+  return std::make_unique<Store>(std::make_unique<Impl>(
+      host, c10d::TCPStoreOptions{.port = static_cast<uint16_t>(port)}, attempt, timeout));
+}
+
+int Store::port() const { return impl_->port; }
 
 Store::~Store() = default;
 

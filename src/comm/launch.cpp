@@ -1,5 +1,6 @@
 #include "ee/comm/launch.h"
 
+#include <array>
 #include <charconv>
 #include <cstdint>
 #include <cstdlib>
@@ -73,15 +74,24 @@ void check_range(const char* rank_name, int rank, const char* size_name, int siz
                     size - 1);
 }
 
+// Kubernetes' operators give each host one process and say nothing about its place there.
+void read_local_rank(const Reader& read, LaunchInfo& info) {
+  info.local_assumed = !read.has("LOCAL_RANK") && !read.has("LOCAL_WORLD_SIZE") && info.world_size > 1;
+  if (read.has("LOCAL_RANK") || (read.has("LOCAL_WORLD_SIZE") && read.count({"LOCAL_WORLD_SIZE"}) != 1)) {
+    info.local_rank = read.count({"LOCAL_RANK"});
+  }
+  if (read.has("LOCAL_WORLD_SIZE") || (read.has("LOCAL_RANK") && info.world_size > 1)) {
+    info.local_world_size = read.count({"LOCAL_WORLD_SIZE"});
+  }
+  check_range("LOCAL_RANK", info.local_rank, "LOCAL_WORLD_SIZE", info.local_world_size);
+  check_range("LOCAL_WORLD_SIZE", info.local_world_size - 1, "WORLD_SIZE", info.world_size);
+}
+
 void read_torchrun(const Reader& read, LaunchInfo& info) {
   info.rank = read.count({"RANK"});
   info.world_size = read.count({"WORLD_SIZE"});
   check_range("RANK", info.rank, "WORLD_SIZE", info.world_size);
-  if (info.world_size > 1 || read.has("LOCAL_RANK")) info.local_rank = read.count({"LOCAL_RANK"});
-  if (info.world_size > 1 || read.has("LOCAL_WORLD_SIZE"))
-    info.local_world_size = read.count({"LOCAL_WORLD_SIZE"});
-  check_range("LOCAL_RANK", info.local_rank, "LOCAL_WORLD_SIZE", info.local_world_size);
-  check_range("LOCAL_WORLD_SIZE", info.local_world_size - 1, "WORLD_SIZE", info.world_size);
+  read_local_rank(read, info);
   info.agent_store = read.text("TORCHELASTIC_USE_AGENT_STORE") == "True";
   info.attempt = read.text("TORCHELASTIC_RESTART_COUNT").value_or("0");
 }
@@ -94,6 +104,17 @@ void read_open_mpi(const Reader& read, LaunchInfo& info) {
   check_range("OMPI_COMM_WORLD_RANK", info.rank, "OMPI_COMM_WORLD_SIZE", info.world_size);
   check_range("OMPI_COMM_WORLD_LOCAL_RANK", info.local_rank, "OMPI_COMM_WORLD_LOCAL_SIZE",
               info.local_world_size);
+}
+
+// srun has started this process. sbatch's script and salloc's shell are one process in a job of any number of
+// tasks: they have no step, or one of the numbers that Slurm keeps for such (batch, interactive, extern).
+bool in_slurm_step(const Reader& read) {
+  const auto step = read.text(read.has("SLURM_STEP_ID") ? "SLURM_STEP_ID" : "SLURM_STEPID");
+  constexpr int64_t kReserved = 0xfffffff0;
+  int64_t number = 0;
+  if (!step) return false;
+  const auto [end, error] = std::from_chars(step->data(), step->data() + step->size(), number);
+  return error == std::errc() && end == step->data() + step->size() && number < kReserved;
 }
 
 int slurm_local_size(const Reader& read, int world_size) {
@@ -115,7 +136,8 @@ void read_pmi(const Reader& read, LaunchInfo& info) {
   info.world_size = read.count({"PMI_SIZE"});
   check_range("PMI_RANK", info.rank, "PMI_SIZE", info.world_size);
   if (info.world_size == 1) return;
-  info.local_rank = read.count({"MPI_LOCALRANKID", "SLURM_LOCALID"});
+  info.local_rank = in_slurm_step(read) ? read.count({"MPI_LOCALRANKID", "SLURM_LOCALID"})
+                                        : read.count({"MPI_LOCALRANKID"});
   info.local_world_size =
       read.has("MPI_LOCALRANKID") ? read.count({"MPI_LOCALNRANKS"}) : slurm_local_size(read, info.world_size);
   check_range("the local rank", info.local_rank, "ranks on this machine", info.local_world_size);
@@ -156,6 +178,12 @@ int find_port(const Reader& read) {
   return kDefaultPort;
 }
 
+// "[::1]", as in an URL, is ::1.
+std::string without_brackets(const std::string& host) {
+  return host.size() > 2 && host.front() == '[' && host.back() == ']' ? host.substr(1, host.size() - 2)
+                                                                      : host;
+}
+
 void read_master(const Reader& read, LaunchInfo& info) {
   const auto address = read.text("MASTER_ADDR");
   const auto port = read.optional_count("MASTER_PORT");
@@ -167,20 +195,70 @@ void read_master(const Reader& read, LaunchInfo& info) {
         : port  ? "MASTER_ADDR"
                 : "MASTER_ADDR and MASTER_PORT",
         info.world_size);
-  info.master_addr = address ? *address : find_master(read, info);
+  info.master_addr = address ? without_brackets(*address) : find_master(read, info);
   info.master_port = port ? *port : find_port(read);
   if (info.master_port < 1 || info.master_port > 65535)
     throw UserError("MASTER_PORT={}: a port from 1 to 65535 was expected", info.master_port);
 }
 
-// A launcher shows by any of its rank variables, so that half a set is an error and not a single process.
-Launcher find_launcher(const Environment& environment) {
+// By which variables a launcher other than torchrun shows itself.
+struct Signs {
+  Launcher launcher;
+  const char* rank;
+  std::array<const char*, 2> sizes;  // the first that is set counts
+};
+constexpr std::array kSigns = {
+    Signs{Launcher::kOpenMpi, "OMPI_COMM_WORLD_RANK", {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"}},
+    Signs{Launcher::kPmi, "PMI_RANK", {"PMI_SIZE", "PMI_SIZE"}},
+    Signs{Launcher::kSlurm, "SLURM_PROCID", {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"}}};
+
+std::optional<int> size_by(const Environment& environment, const Signs& signs) {
+  const Reader read(environment, launcher_name(signs.launcher));
+  const auto size = read.optional_count(signs.sizes[0]);
+  return size ? size : read.optional_count(signs.sizes[1]);
+}
+
+// The innermost that says, or says by half, that there are several processes. A size of 1 is what an
+// interactive shell or an earlier program leaves behind, and says nothing.
+const Signs* find_signs(const Environment& environment) {
   const Reader read(environment, "");
-  if (read.has("RANK") || read.has("WORLD_SIZE") || read.has("LOCAL_RANK")) return Launcher::kTorchrun;
-  if (read.has("OMPI_COMM_WORLD_RANK") || read.has("OMPI_COMM_WORLD_SIZE")) return Launcher::kOpenMpi;
-  if (read.has("PMI_RANK") || read.has("PMI_SIZE")) return Launcher::kPmi;
-  if (read.has("SLURM_PROCID")) return Launcher::kSlurm;  // SLURM_NTASKS alone: a shell inside an allocation
-  return Launcher::kNone;
+  for (const Signs& signs : kSigns) {
+    const bool shows = signs.launcher == Launcher::kSlurm ? in_slurm_step(read)
+                                                          : read.has(signs.rank) || read.has(signs.sizes[0]);
+    if (shows && size_by(environment, signs) != 1) return &signs;
+  }
+  return nullptr;
+}
+
+[[noreturn]] void refuse_contradiction(const Environment& environment, const Signs& signs) {
+  const Reader read(environment, "");
+  throw UserError(
+      "RANK={} and WORLD_SIZE={} contradict {} with {}={} of {} processes; unset those that have not started "
+      "this process",
+      read.text("RANK").value_or("(not set)"), read.text("WORLD_SIZE").value_or("(not set)"),
+      launcher_name(signs.launcher), signs.rank, read.text(signs.rank).value_or("(not set)"),
+      size_by(environment, signs).value_or(0));
+}
+
+// A launcher shows by any of its rank variables, so that half a set is an error and not a single process.
+// torchrun comes first: others start it, and it starts nobody else.
+Launcher find_launcher(const Environment& environment) {
+  const Reader read(environment, "torchrun");
+  const Signs* other = find_signs(environment);
+  const bool own_rank = read.has("RANK") || read.has("LOCAL_RANK");
+  const auto size = read.optional_count("WORLD_SIZE");
+  if (!own_rank && size.value_or(1) == 1) return other ? other->launcher : Launcher::kNone;
+  if (!other || read.has("TORCHELASTIC_RUN_ID")) return Launcher::kTorchrun;
+  const auto other_size = size_by(environment, *other);
+  if (!own_rank) {  // WORLD_SIZE as batch scripts export it for what srun starts
+    if (size == other_size) return other->launcher;
+    refuse_contradiction(environment, *other);
+  }
+  const bool other_rank = size == other_size && read.has("RANK") &&
+                          read.optional_count("RANK") !=
+                              Reader(environment, launcher_name(other->launcher)).optional_count(other->rank);
+  if (size == 1 || other_rank) refuse_contradiction(environment, *other);
+  return Launcher::kTorchrun;
 }
 
 }  // namespace

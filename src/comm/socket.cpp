@@ -2,7 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <netdb.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <memory>
 #include <thread>
 
 #include "ee/base/error.h"
@@ -23,6 +22,7 @@ namespace {
 
 constexpr std::size_t kHeaderBytes = 4 + 1 + 4;  // length of the text, kind, rank
 constexpr uint32_t kMaxText = 1 << 20;
+constexpr std::chrono::seconds kNamePatience(4);
 
 int milliseconds_until(Clock::time_point deadline) {
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
@@ -44,18 +44,75 @@ void set_no_delay(int descriptor) {
   ::setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
-std::optional<Socket> try_connect(const addrinfo& address, Clock::time_point deadline) {
+Attempt try_connect(const addrinfo& address, Clock::time_point deadline) {
   Socket socket(::socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!socket.open()) return std::nullopt;
+  if (!socket.open()) return {.socket = {}, .error = errno};
   if (::connect(socket.descriptor(), address.ai_addr, address.ai_addrlen) != 0) {
-    if (errno != EINPROGRESS || !wait_for(socket.descriptor(), POLLOUT, deadline)) return std::nullopt;
+    if (errno != EINPROGRESS) return {.socket = {}, .error = errno};
+    if (!wait_for(socket.descriptor(), POLLOUT, deadline)) return {.socket = {}, .error = ETIMEDOUT};
     int error = 0;
     socklen_t size = sizeof error;
-    if (::getsockopt(socket.descriptor(), SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0)
-      return std::nullopt;
+    if (::getsockopt(socket.descriptor(), SOL_SOCKET, SO_ERROR, &error, &size) != 0) error = errno;
+    if (error != 0) return {.socket = {}, .error = error};
   }
   set_no_delay(socket.descriptor());
-  return socket;
+  return {.socket = std::move(socket)};
+}
+
+using NameOf = int (*)(int, sockaddr*, socklen_t*);  // getsockname or getpeername
+
+std::string numeric_address(int descriptor, NameOf name_of) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  char host[NI_MAXHOST] = "";
+  if (name_of(descriptor, reinterpret_cast<sockaddr*>(&address), &size) == 0)
+    ::getnameinfo(reinterpret_cast<sockaddr*>(&address), size, host, sizeof host, nullptr, 0, NI_NUMERICHOST);
+  // An IPv4 address as a socket of both families shows it.
+  const std::string_view text = host, prefix = "::ffff:";
+  return std::string(text.starts_with(prefix) ? text.substr(prefix.size()) : text);
+}
+
+// In network order.
+in_port_t& port_of(sockaddr_storage& address) {
+  return address.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(address).sin6_port
+                                       : reinterpret_cast<sockaddr_in&>(address).sin_port;
+}
+
+sockaddr_storage with_port(const addrinfo& address, int port) {
+  sockaddr_storage result{};
+  std::memcpy(&result, address.ai_addr, address.ai_addrlen);
+  port_of(result) = htons(static_cast<uint16_t>(port));
+  return result;
+}
+
+// Listens at one address; errno where that fails.
+int listen_there(const sockaddr* address, socklen_t size, Listener& listener) {
+  Socket socket(::socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket.open()) return errno;
+  const int on = 1, off = 0;
+  ::setsockopt(socket.descriptor(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);  // just after another run
+  if (address->sa_family == AF_INET6)
+    ::setsockopt(socket.descriptor(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  sockaddr_storage bound{};
+  socklen_t bound_size = sizeof bound;
+  if (::bind(socket.descriptor(), address, size) != 0 || ::listen(socket.descriptor(), SOMAXCONN) != 0 ||
+      ::getsockname(socket.descriptor(), reinterpret_cast<sockaddr*>(&bound), &bound_size) != 0)
+    return errno;
+  listener = {std::move(socket), ntohs(port_of(bound))};
+  return 0;
+}
+
+int listen_everywhere(int port, Listener& listener) {
+  sockaddr_in6 both{};
+  both.sin6_family = AF_INET6;
+  both.sin6_addr = in6addr_any;
+  both.sin6_port = htons(static_cast<uint16_t>(port));
+  const int error = listen_there(reinterpret_cast<sockaddr*>(&both), sizeof both, listener);
+  if (error != EAFNOSUPPORT && error != EADDRNOTAVAIL) return error;
+  sockaddr_in old{};  // a machine without IPv6
+  old.sin_family = AF_INET;
+  old.sin_port = htons(static_cast<uint16_t>(port));
+  return listen_there(reinterpret_cast<sockaddr*>(&old), sizeof old, listener);
 }
 
 }  // namespace
@@ -64,14 +121,8 @@ void Socket::close() {
   if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
 }
 
-std::string Socket::local_address() const {
-  sockaddr_storage address{};
-  socklen_t size = sizeof address;
-  char host[NI_MAXHOST] = "";
-  if (::getsockname(descriptor_, reinterpret_cast<sockaddr*>(&address), &size) == 0)
-    ::getnameinfo(reinterpret_cast<sockaddr*>(&address), size, host, sizeof host, nullptr, 0, NI_NUMERICHOST);
-  return host;
-}
+std::string Socket::local_address() const { return numeric_address(descriptor_, &::getsockname); }
+std::string Socket::peer_address() const { return numeric_address(descriptor_, &::getpeername); }
 
 bool Socket::wait_readable(Clock::time_point deadline) const {
   return wait_for(descriptor_, POLLIN, deadline);
@@ -81,19 +132,59 @@ bool is_loopback(const std::string& address) {
   return address == "localhost" || address == "::1" || address.starts_with("127.");
 }
 
-Listener listen_on_any_port(bool loopback_only) {
-  Listener listener{Socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)), 0};
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(loopback_only ? INADDR_LOOPBACK : INADDR_ANY);
-  socklen_t size = sizeof address;
-  auto* raw = reinterpret_cast<sockaddr*>(&address);
-  const int descriptor = listener.socket.descriptor();
-  if (::bind(descriptor, raw, size) != 0 || ::listen(descriptor, SOMAXCONN) != 0 ||
-      ::getsockname(descriptor, raw, &size) != 0)
-    throw base::UserError("cannot listen for the other ranks: {}", std::strerror(errno));
-  listener.port = ntohs(address.sin_port);
-  return listener;
+std::string endpoint(const std::string& host, int port) {
+  return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port)
+                                             : fmt::format("[{}]:{}", host, port);
+}
+
+HostAddresses::HostAddresses(const std::string& host, int port, const std::string& meaning) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV;
+  const auto deadline = Clock::now() + kNamePatience;
+  while (const int error = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found_)) {
+    if (Clock::now() >= deadline)
+      throw base::UserError(
+          "{} {} (port {}) does not resolve: {}; set MASTER_ADDR on all ranks to a name or an address of "
+          "rank 0's "
+          "machine that all machines know",
+          meaning, host, port, error == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(error));
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  }
+}
+
+HostAddresses::~HostAddresses() {
+  if (found_) ::freeaddrinfo(found_);
+}
+
+bool HostAddresses::any_here() const {
+  for (const addrinfo* address = found_; address; address = address->ai_next) {
+    const sockaddr_storage any_port = with_port(*address, 0);
+    const Socket socket(::socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (::bind(socket.descriptor(), reinterpret_cast<const sockaddr*>(&any_port), address->ai_addrlen) == 0)
+      return true;
+  }
+  return false;
+}
+
+Listener listen_at(const HostAddresses& only, bool loopback, int port) {
+  Listener listener;
+  int error = 0;
+  if (loopback) {
+    for (const addrinfo* address = only.first(); address && !listener.socket.open();
+         address = address->ai_next) {
+      const sockaddr_storage there = with_port(*address, port);
+      error = listen_there(reinterpret_cast<const sockaddr*>(&there), address->ai_addrlen, listener);
+    }
+  } else {
+    error = listen_everywhere(port, listener);
+  }
+  if (listener.socket.open()) return listener;
+  throw base::UserError(
+      "rank 0 cannot listen for the other ranks at port {} (MASTER_PORT): {}; {}", port, std::strerror(error),
+      error == EADDRINUSE ? "set MASTER_PORT on all ranks to a free one (`ss -ltnp` shows who has it)"
+                          : "set MASTER_ADDR and MASTER_PORT on all ranks to rank 0's machine "
+                            "and a free port from 1024 on");
 }
 
 std::optional<Socket> accept_from(const Socket& listener, Clock::time_point deadline) {
@@ -104,19 +195,11 @@ std::optional<Socket> accept_from(const Socket& listener, Clock::time_point dead
   return Socket(descriptor);
 }
 
-std::optional<Socket> connect_to(const std::string& host, int port, Clock::time_point deadline) {
-  do {
-    addrinfo hints{}, *found = nullptr;
-    hints.ai_family = AF_INET;
-    hints.ai_socktype = SOCK_STREAM;
-    if (::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) == 0) {
-      const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> addresses(found, &::freeaddrinfo);
-      for (const addrinfo* address = found; address; address = address->ai_next)
-        if (auto socket = try_connect(*address, deadline)) return socket;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  } while (Clock::now() < deadline);
-  return std::nullopt;
+Attempt connect_to(const HostAddresses& addresses, Clock::time_point deadline) {
+  Attempt attempt{.socket = {}, .error = EADDRNOTAVAIL};
+  for (const addrinfo* address = addresses.first(); address && !attempt.socket; address = address->ai_next)
+    attempt = try_connect(*address, deadline);
+  return attempt;
 }
 
 bool Channel::send(const Message& message) {

@@ -1,6 +1,8 @@
 // TCP between the ranks, for small messages with deadlines: what the watch speaks. Tensors go through c10d.
 #pragma once
 
+#include <netdb.h>
+
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -27,7 +29,9 @@ class Socket {
   int descriptor() const { return descriptor_; }
   void close();
 
-  std::string local_address() const;  // numeric: the address by which the other side reaches us
+  // Numeric, IPv6 without brackets: the address by which the other side reaches us, and the other side's.
+  std::string local_address() const;
+  std::string peer_address() const;
   bool wait_readable(Clock::time_point deadline) const;
 
  private:
@@ -36,17 +40,44 @@ class Socket {
 
 bool is_loopback(const std::string& address);  // "localhost", 127.x.x.x, ::1
 
+std::string endpoint(const std::string& host, int port);  // "node1:29500", "[fd00::1]:29500"
+
+// Where a host is. Tries for some seconds, as names may be made while their machines start.
+class HostAddresses {
+ public:
+  // UserError: `host`, which is `meaning` ("MASTER_ADDR"), is no address and no known name.
+  HostAddresses(const std::string& host, int port, const std::string& meaning);
+  ~HostAddresses();
+  HostAddresses(const HostAddresses&) = delete;
+  HostAddresses& operator=(const HostAddresses&) = delete;
+
+  const addrinfo* first() const { return found_; }
+  bool any_here() const;  // one of them is this machine's
+
+ private:
+  addrinfo* found_ = nullptr;
+};
+
 struct Listener {
   Socket socket;
   int port = 0;
 };
-Listener listen_on_any_port(bool loopback_only);  // UserError
+// For the ranks of all machines, over IPv6 and IPv4; if `only` is the loopback interface, at that address
+// alone. Port 0: any free one. UserError: the port is taken.
+Listener listen_at(const HostAddresses& only, bool loopback, int port);
 std::optional<Socket> accept_from(const Socket& listener, Clock::time_point deadline);
-std::optional<Socket> connect_to(const std::string& host, int port,
-                                 Clock::time_point deadline);  // tries until then
+
+// One try at each of the addresses; otherwise errno of the last.
+struct Attempt {
+  std::optional<Socket> socket;
+  int error = 0;
+};
+Attempt connect_to(const HostAddresses& addresses, Clock::time_point deadline);
 
 enum class MessageKind : uint8_t {
-  kHello,    // rank -> hub: rank, token
+  kHello,    // rank -> hub: rank, which run it means
+  kHeard,    // hub -> rank: at once; the port of the store
+  kRefused,  // hub -> rank: the user's mistake that the meeting shows
   kWelcome,  // hub -> rank: all are there; an address of the hub's machine that other machines reach
   kBeat,     // both ways: what the sender is doing
   kFailed,   // rank -> hub: why the sender gives up

@@ -15,12 +15,18 @@
 
 namespace ee::comm {
 
-// c10d's TCPStore; rank 0 serves it. Calls throw BackendError; get() waits up to `timeout` for the key.
+// c10d's TCPStore. Calls throw BackendError; get() waits up to `timeout` for the key.
 class Store {
  public:
   struct Impl;
-  Store(const LaunchInfo& launch, std::chrono::milliseconds timeout);
+  // Serves it at any free port, or connects to the one at `host` (a numeric address, or this machine's
+  // loopback name). `attempt` (LaunchInfo) keeps one start's keys from the next one's.
+  static std::unique_ptr<Store> serve(const std::string& attempt, std::chrono::milliseconds timeout);
+  static std::unique_ptr<Store> connect(const std::string& host, int port, const std::string& attempt,
+                                        std::chrono::milliseconds timeout);
+  explicit Store(std::unique_ptr<Impl> impl);
   ~Store();
+  int port() const;
   void set(const std::string& key, const std::string& value);
   std::string get(const std::string& key);
   const Impl& impl() const { return *impl_; }

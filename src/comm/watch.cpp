@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <random>
 
 #include "ee/base/text.h"
 #include "ee/comm/error.h"
@@ -20,11 +19,6 @@ namespace {
 constexpr std::size_t kTableRanks = 16;  // a thousand ranks' doings help nobody
 
 double seconds(Clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
-
-std::string random_token() {
-  std::random_device random;
-  return fmt::format("{:08x}{:08x}", random(), random());
-}
 
 // The verdict's two texts in one message.
 std::string pack(const Verdict& verdict) { return verdict.cause + '\0' + verdict.table; }
@@ -53,69 +47,13 @@ Watch::~Watch() {
   if (wake_ >= 0) ::close(wake_);
 }
 
-std::shared_ptr<Watch> Watch::join(const LaunchInfo& launch, const WorldOptions& options, Store& store,
-                                   Describe describe) {
+std::shared_ptr<Watch> Watch::start(const LaunchInfo& launch, const WorldOptions& options, Meeting meeting,
+                                    Describe describe) {
   auto watch = std::make_shared<Watch>(launch, options, std::move(describe));
-  const auto deadline = Clock::now() + options.rendezvous_timeout;
-  if (watch->hub())
-    watch->accept_all(store, deadline);
-  else
-    watch->connect_to_hub(store, deadline);
-  for (auto& peer : watch->peers_) peer.heard = Clock::now();
+  watch->address_ = meeting.address;
+  for (auto& [rank, channel] : meeting.channels) watch->peers_.push_back({rank, std::move(channel)});
   watch->thread_ = std::thread([watch] { watch->run(); });
   return watch;
-}
-
-void Watch::accept_all(Store& store, Clock::time_point deadline) {
-  const Listener listener = listen_on_any_port(is_loopback(launch_.master_addr));
-  const std::string token = random_token();
-  store.set("watch", fmt::format("{} {}", listener.port, token));
-  std::map<int, Channel> joined;
-  const auto others = static_cast<std::size_t>(launch_.world_size - 1);
-  while (joined.size() < others) {
-    auto socket = accept_from(listener.socket, deadline);
-    if (socket) {
-      Channel channel(std::move(*socket));
-      const auto hello = channel.receive_one(std::min(deadline, Clock::now() + std::chrono::seconds(5)));
-      const bool ours = hello && hello->kind == MessageKind::kHello && hello->text == token &&
-                        hello->rank > 0 && hello->rank < launch_.world_size;
-      if (ours) joined.insert_or_assign(hello->rank, std::move(channel));
-    } else if (Clock::now() >= deadline) {
-      std::vector<int> missing;
-      for (int rank = 1; rank < launch_.world_size; ++rank)
-        if (!joined.contains(rank)) missing.push_back(rank);
-      throw CommError(fmt::format(
-          "rank 0 waited {:.0f} s, but of {} ranks these did not come: {}; their own messages say "
-          "why, or nobody started them",
-          seconds(options_.rendezvous_timeout), launch_.world_size, fmt::join(missing, ", ")));
-    }
-  }
-  address_ = "127.0.0.1";
-  for (const auto& [rank, channel] : joined)
-    if (const auto local = channel.socket().local_address(); !is_loopback(local)) address_ = local;
-  for (auto& [rank, channel] : joined) {
-    channel.send({MessageKind::kWelcome, 0, address_});
-    peers_.push_back({rank, std::move(channel)});
-  }
-}
-
-void Watch::connect_to_hub(Store& store, Clock::time_point deadline) {
-  const auto words = base::split(store.get("watch"), ' ');
-  EE_CHECK(words.size() == 2, "the store's entry of the watch has {} words", words.size());
-  auto socket = connect_to(launch_.master_addr, std::stoi(words[0]), deadline);
-  if (!socket)
-    throw CommError(fmt::format("rank {} cannot reach rank 0 at {}:{}; a firewall between the machines?",
-                                launch_.rank, launch_.master_addr, words[0]));
-  address_ = socket->local_address();
-  peers_.push_back({0, Channel(std::move(*socket))});
-  Channel& hub = peers_.front().channel;
-  hub.send({MessageKind::kHello, launch_.rank, words[1]});
-  const auto welcome = hub.receive_one(deadline + std::chrono::seconds(5));
-  if (!welcome || welcome->kind != MessageKind::kWelcome)
-    throw CommError(
-        fmt::format("rank {} waited {:.0f} s for all {} ranks to come; rank 0 says which are missing",
-                    launch_.rank, seconds(options_.rendezvous_timeout), launch_.world_size));
-  if (is_loopback(address_)) address_ = welcome->text;
 }
 
 std::optional<Verdict> Watch::verdict() const {
@@ -231,8 +169,10 @@ void Watch::handle(Peer& peer, const Message& message) {
       if (hub()) tell_ranks({MessageKind::kLeft, peer.rank, ""});
       break;
     case MessageKind::kHello:
+    case MessageKind::kHeard:
+    case MessageKind::kRefused:
     case MessageKind::kWelcome:
-      break;  // only while joining
+      break;  // only while meeting
   }
 }
 

@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "ee/comm/world.h"
+#include "meeting.h"
 #include "socket.h"
-#include "transport.h"
 
 namespace ee::comm {
 
@@ -35,9 +35,8 @@ class Watch : public std::enable_shared_from_this<Watch> {
  public:
   using Describe = std::function<std::string()>;  // what this rank is doing; called by the watch's thread
 
-  // Returns when all ranks have joined. CommError names those that did not come.
-  static std::shared_ptr<Watch> join(const LaunchInfo& launch, const WorldOptions& options, Store& store,
-                                     Describe describe);
+  static std::shared_ptr<Watch> start(const LaunchInfo& launch, const WorldOptions& options, Meeting meeting,
+                                      Describe describe);
   Watch(const LaunchInfo& launch, const WorldOptions& options, Describe describe);
   ~Watch();
 
@@ -92,8 +91,6 @@ class Watch : public std::enable_shared_from_this<Watch> {
   };
 
   bool hub() const { return launch_.rank == 0; }
-  void accept_all(Store& store, Clock::time_point deadline);
-  void connect_to_hub(Store& store, Clock::time_point deadline);
 
   void run();
   bool finished();

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <net/if.h>
 
 #include <csignal>
 #include <exception>
 #include <set>
 
+#include "ee/base/text.h"
 #include "ee/comm/error.h"
 #include "state.h"
 
@@ -28,17 +30,61 @@ void ignore_broken_pipes() {
     std::signal(SIGPIPE, SIG_IGN);
 }
 
+// Gloo would say so only when all have met.
+void check_gloo_interface() {
+  const auto name = read_environment("GLOO_SOCKET_IFNAME");
+  if (!name || ::if_nametoindex(name->c_str()) != 0) return;
+  std::vector<std::string> names;
+  if (auto* interfaces = ::if_nameindex()) {
+    for (const auto* entry = interfaces; entry->if_index != 0; ++entry) names.emplace_back(entry->if_name);
+    ::if_freenameindex(interfaces);
+  }
+  throw base::UserError(
+      "GLOO_SOCKET_IFNAME={}: this machine has no such network interface, but {}; set it to one of them, or "
+      "unset it",
+      *name, base::join(names, ", "));
+}
+
+// torchrun's agent serves a store at MASTER_ADDR:MASTER_PORT, where rank 0 leaves the port of the meeting.
+Meeting meet_by_agent(World::State& world) {
+  const LaunchInfo& launch = world.launch;
+  const auto patience = world.options.rendezvous_timeout;
+  Approach(launch, launch.master_port, patience).connect();  // tells a wrong address; the store only waits
+  world.store = Store::connect(launch.master_addr, launch.master_port, launch.attempt, patience);
+  if (launch.rank == 0) {
+    MeetingHost host(launch);
+    world.store->set("meeting", std::to_string(host.port()));
+    return host.meet(0, patience);
+  }
+  return MeetingGuest(launch, std::stoi(world.store->get("meeting")), patience).meet();
+}
+
+// Rank 0 is met at MASTER_ADDR:MASTER_PORT itself, and says where its store is.
+Meeting meet_at_rank_0(World::State& world) {
+  const LaunchInfo& launch = world.launch;
+  const auto patience = world.options.rendezvous_timeout;
+  if (launch.rank == 0) {
+    world.store = Store::serve(launch.attempt, patience);
+    MeetingHost host(launch);  // after it: who comes is answered at once
+    return host.meet(world.store->port(), patience);
+  }
+  MeetingGuest guest(launch, launch.master_port, patience);
+  world.store = Store::connect(guest.host_address(), guest.store_port(), launch.attempt, patience);
+  return guest.meet();
+}
+
 void join(World::State& world) {
   const LaunchInfo& launch = world.launch;
   ignore_broken_pipes();
+  check_gloo_interface();
   try {
-    world.store = std::make_unique<Store>(launch, world.options.rendezvous_timeout);
-    world.watch = Watch::join(launch, world.options, *world.store,
-                              [activity = world.activity] { return activity->describe(); });
+    Meeting meeting = launch.agent_store ? meet_by_agent(world) : meet_at_rank_0(world);
+    world.watch = Watch::start(launch, world.options, std::move(meeting),
+                               [activity = world.activity] { return activity->describe(); });
   } catch (const BackendError& error) {
     throw CommError(
-        fmt::format("rank {} of {} cannot meet the others at {}:{} (MASTER_ADDR:MASTER_PORT) within {} s: {}",
-                    launch.rank, launch.world_size, launch.master_addr, launch.master_port,
+        fmt::format("rank {} of {} cannot meet the others at {} (MASTER_ADDR, MASTER_PORT) within {} s: {}",
+                    launch.rank, launch.world_size, endpoint(launch.master_addr, launch.master_port),
                     std::chrono::duration<double>(world.options.rendezvous_timeout).count(), error.what()));
   }
 }

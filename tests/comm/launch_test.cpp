@@ -149,6 +149,90 @@ TEST(DetectLaunch, CountsTheTasksOfTheStepNotOfTheAllocation) {
   EXPECT_EQ(detect(with(kSlurm, {{"SLURM_STEP_NUM_TASKS", "6"}})).world_size, 6);
 }
 
+// What Slurm gives to the script of `sbatch --ntasks=4`, and to a shell by `srun --pty`.
+const Variables kBatchScript = {{"SLURM_JOB_ID", "77"},
+                                {"SLURM_PROCID", "0"},
+                                {"SLURM_LOCALID", "0"},
+                                {"SLURM_NODEID", "0"},
+                                {"SLURM_NTASKS", "4"},
+                                {"SLURM_NPROCS", "4"},
+                                {"SLURM_NNODES", "2"},
+                                {"SLURM_TASK_PID", "9"},
+                                {"SLURM_JOB_NODELIST", "n[1-2]"},
+                                {"SLURM_TASKS_PER_NODE", "2(x2)"}};
+const Variables kPty = with(kBatchScript, {{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "1"}});
+
+TEST(DetectLaunch, BatchScriptsAndInteractiveShellsAreOneProcess) {
+  for (const auto& variables :
+       {kBatchScript, kPty, with(kBatchScript, {{"SLURM_STEP_ID", "4294967291"}}),  // batch
+        with(kBatchScript, {{"SLURM_STEP_ID", "4294967290"}}),                      // interactive
+        with(kPty, {{"PMI_RANK", "0"}, {"PMI_SIZE", "1"}}),
+        with(kBatchScript, {{"OMPI_COMM_WORLD_SIZE", "1"}, {"OMPI_COMM_WORLD_RANK", "0"}}),
+        Variables{{"WORLD_SIZE", "1"}}, Variables{{"PMI_SIZE", "1"}}}) {
+    const LaunchInfo info = detect(variables);
+    EXPECT_EQ(info.launcher, Launcher::kNone);
+    EXPECT_EQ(info.rank, 0);
+    EXPECT_EQ(info.world_size, 1);
+  }
+}
+
+TEST(DetectLaunch, LeftoversOfSingleProcessesDoNotHideALauncher) {
+  const Variables leftovers = {
+      {"OMPI_COMM_WORLD_SIZE", "1"}, {"OMPI_COMM_WORLD_RANK", "0"}, {"PMI_SIZE", "1"}};
+  const LaunchInfo info = detect(with(kSlurm, leftovers));
+  EXPECT_EQ(info.launcher, Launcher::kSlurm);
+  EXPECT_EQ(info.rank, 5);
+  EXPECT_EQ(detect(with(kTorchrun, leftovers)).launcher, Launcher::kTorchrun);
+}
+
+TEST(DetectLaunch, HalfSetsNameWhatIsMissing) {
+  const auto expect_missing = [](const Variables& variables, const char* name) {
+    EXPECT_THAT(error_of(variables), ::testing::HasSubstr(std::string(name) + " is not set")) << name;
+  };
+  expect_missing({{"WORLD_SIZE", "4"}}, "RANK");
+  expect_missing(with(kBatchScript, {{"WORLD_SIZE", "4"}}), "RANK");
+  expect_missing({{"RANK", "0"}}, "WORLD_SIZE");
+  expect_missing({{"OMPI_COMM_WORLD_RANK", "0"}}, "OMPI_COMM_WORLD_SIZE");
+  expect_missing({{"OMPI_COMM_WORLD_SIZE", "2"}}, "OMPI_COMM_WORLD_RANK");
+  expect_missing({{"PMI_RANK", "1"}}, "PMI_SIZE");
+  expect_missing(without(kSlurm, "SLURM_PROCID"), "SLURM_PROCID");
+  expect_missing(without(kSlurm, "SLURM_LOCALID"), "SLURM_LOCALID");
+  // mpirun from a batch script, whose SLURM_LOCALID is the script's own.
+  expect_missing(with(kBatchScript, {{"PMI_RANK", "1"}, {"PMI_SIZE", "2"}}), "MPI_LOCALRANKID");
+}
+
+TEST(DetectLaunch, AnExportedWorldSizeGoesWithSlurmsRanks) {
+  EXPECT_EQ(detect(with(kSlurm, {{"WORLD_SIZE", "7"}, {"MASTER_ADDR", "gpu07"}})).launcher, Launcher::kSlurm);
+  EXPECT_THAT(error_of(with(kSlurm, {{"WORLD_SIZE", "8"}})),
+              ::testing::AllOf(::testing::HasSubstr("WORLD_SIZE=8"), ::testing::HasSubstr("of 7 processes")));
+}
+
+TEST(DetectLaunch, ContradictionsAreRefused) {
+  const Variables alone = {{"RANK", "0"}, {"WORLD_SIZE", "1"}};
+  EXPECT_THAT(error_of(with(kSlurm, alone)), ::testing::HasSubstr("SLURM_PROCID=5 of 7 processes"));
+  EXPECT_EQ(detect(with(kSlurm, with(alone, {{"TORCHELASTIC_RUN_ID", "x"}}))).world_size, 1)
+      << "each task has a torchrun of its own";
+  EXPECT_THAT(error_of(with(kSlurm, with(kTorchrun, {{"RANK", "0"}, {"WORLD_SIZE", "7"}}))),
+              ::testing::HasSubstr("RANK=0 and WORLD_SIZE=7 contradict Slurm"));
+  EXPECT_EQ(detect(with(kSlurm, with(kTorchrun, {{"WORLD_SIZE", "7"}}))).launcher, Launcher::kTorchrun);
+}
+
+TEST(DetectLaunch, KubernetesOperatorsGiveEachMachineOneProcess) {
+  const Variables kubernetes = without(without(kTorchrun, "LOCAL_RANK"), "LOCAL_WORLD_SIZE");
+  const LaunchInfo info = detect(kubernetes);
+  EXPECT_EQ(info.rank, 5);
+  EXPECT_EQ(info.local_rank, 0);
+  EXPECT_EQ(info.local_world_size, 1);
+  EXPECT_TRUE(info.local_assumed);
+  EXPECT_FALSE(detect(with(kubernetes, {{"LOCAL_WORLD_SIZE", "1"}})).local_assumed);
+  EXPECT_FALSE(detect(kTorchrun).local_assumed);
+}
+
+TEST(DetectLaunch, BracketsAroundAnAddressFall) {
+  EXPECT_EQ(detect(with(kTorchrun, {{"MASTER_ADDR", "[fd00::7]"}})).master_addr, "fd00::7");
+  EXPECT_EQ(detect(with(kTorchrun, {{"MASTER_ADDR", "::1"}})).master_addr, "::1");
+}
+
 TEST(DetectLaunch, TheInnermostLauncherDecides) {
   const LaunchInfo info = detect(with(with(kSlurm, kOpenMpi), kTorchrun));
   EXPECT_EQ(info.launcher, Launcher::kTorchrun);

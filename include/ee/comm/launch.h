@@ -16,6 +16,7 @@ struct LaunchInfo {
   int world_size = 1;                     // number of processes
   int local_rank = 0;                     // among the processes on this machine: picks the GPU
   int local_world_size = 1;               // processes on this machine: divides its cores
+  bool local_assumed = false;             // nothing says so: each machine is taken to have one process
   std::string master_addr = "127.0.0.1";  // where rank 0 listens; unused by a single process
   int master_port = 0;
   bool agent_store = false;  // torchrun's agent listens there already; rank 0 must not
@@ -26,11 +27,17 @@ struct LaunchInfo {
 using Environment = std::function<std::optional<std::string>(const std::string& name)>;
 std::optional<std::string> read_environment(const std::string& name);
 
-// The first of these that is set decides; a launcher started by another (torchrun by srun) comes first:
+// The first of these that tells of several processes decides; a launcher started by another (torchrun by
+// srun) comes first. A size of 1, as an interactive shell or an earlier program leaves it, says nothing.
 //   torchrun  RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT (also
-//   scripts/launch.sh) Open MPI  OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK, _LOCAL_SIZE PMI       PMI_RANK,
-//   PMI_SIZE with MPI_LOCALRANKID, MPI_LOCALNRANKS (Hydra) or SLURM_LOCALID (srun --mpi=pmi2) Slurm
-//   SLURM_PROCID, SLURM_STEP_NUM_TASKS (or SLURM_NTASKS), SLURM_LOCALID, SLURM_STEP_TASKS_PER_NODE
+//             scripts/launch.sh); without both LOCAL_ ones, as Kubernetes' operators do, each machine is
+//             taken to have one process
+//   Open MPI  OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK, _LOCAL_SIZE
+//   PMI       PMI_RANK, PMI_SIZE with MPI_LOCALRANKID, MPI_LOCALNRANKS (Hydra) or SLURM_LOCALID (srun
+//             --mpi=pmi2)
+//   Slurm     SLURM_STEP_ID (without it this is sbatch's script or salloc's shell: one process),
+//             SLURM_PROCID, SLURM_STEP_NUM_TASKS (or SLURM_NTASKS), SLURM_LOCALID,
+//             SLURM_STEP_TASKS_PER_NODE
 // None: a single process. MASTER_ADDR and MASTER_PORT always win. Without them, for all but torchrun:
 //   address   127.0.0.1 if all ranks are on one machine, else the first host of SLURM_STEP_NODELIST or
 //             SLURM_JOB_NODELIST (which must be where rank 0 runs, as srun and mpirun do by default)
