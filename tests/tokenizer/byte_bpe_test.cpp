@@ -256,17 +256,6 @@ TEST(TokenizerLoad, SaysWhichFileIsMissingOrBroken) {
   EXPECT_EQ(error(), "no error");
   folder.write("tokenizer_config.json", "[]");
   EXPECT_THAT(error(), HasSubstr("tokenizer_config.json: expected a JSON object"));
-  folder.write("tokenizer_config.json", R"({"chat_template": [{"name": "tool", "template": ""}]})");
-  EXPECT_THAT(error(), HasSubstr("without one named 'default'"));
-}
-
-TEST(TokenizerLoad, ChatTemplateFileOverridesTheConfig) {
-  const TemporaryFolder folder;
-  folder.write("tokenizer.json", small_tokenizer().dump());
-  folder.write("tokenizer_config.json", R"({"chat_template": "in config"})");
-  EXPECT_EQ(Tokenizer::load(folder.path())->chat_template(), "in config");
-  folder.write("chat_template.jinja", "in file");
-  EXPECT_EQ(Tokenizer::load(folder.path())->chat_template(), "in file");
 }
 
 }  // namespace ee::tokenizer

@@ -113,8 +113,9 @@ TEST(GgufTokenizer, AddsBosAsTheFileSaysOrLlamaCppAssumes) {
 }
 
 TEST(GgufTokenizer, CarriesTheChatTemplate) {
-  EXPECT_EQ(load(small_file("gpt-2").text("tokenizer.chat_template", "{{ x }}"))->chat_template(), "{{ x }}");
-  EXPECT_EQ(load(small_file("gpt-2"))->chat_template(), "");
+  EXPECT_EQ(load(small_file("gpt-2").text("tokenizer.chat_template", "{{ x }}"))->chat_template().source,
+            "{{ x }}");
+  EXPECT_EQ(load(small_file("gpt-2"))->chat_template().source, "");
 }
 
 TEST(GgufTokenizer, NamesWhatItCannotUse) {

@@ -45,7 +45,7 @@ TEST(SmolLM2Tokenizer, FromGgufEqualsTransformers) {
   const Golden golden = read_golden("smollm2");
   expect_golden(*tokenizer, golden);
   EXPECT_EQ(tokenizer->vocab_size(), golden.vocab_size);
-  EXPECT_NE(tokenizer->chat_template().find("You are a helpful AI assistant named SmolLM"),
+  EXPECT_NE(tokenizer->chat_template().source.find("You are a helpful AI assistant named SmolLM"),
             std::string::npos);
   EXPECT_EQ(tokenizer->token_id("<|im_end|>"), 2);
   EXPECT_EQ(tokenizer->token_bytes(tokenizer->token_id(" the").value()), " the");

@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
-"""Writes golden/chat.golden.json: public chat templates and what Jinja, set up as in transformers, makes of them.
+"""Writes golden/chat.golden.json: what transformers' apply_chat_template makes of chat templates.
 
-A case: [template's name, messages, prompt without its leading BOS, or null if the template refuses the messages].
-@DATE@ stands for the current day.
+Of each conversation: with the templates below and those of llama.cpp's sources (.venv/src/llama.cpp/models/templates,
+scripts/setup.sh --test) the text's hash, or what the template says against it; with the golden tokenizers and SmolLM2's
+the hash of the ids. It is always 4 July 2026, 15:06:07.
 """
+import datetime
 import json
 import pathlib
+import tempfile
 
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import jinja2
+from make_golden import GOLDEN, ROOT, smollm2_folder
+from transformers import AutoTokenizer
+from transformers.utils import chat_template_utils
 
 ALTERNATE = (
     "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must "
@@ -250,37 +255,78 @@ TEMPLATES = {
     ),
 }  # fmt: skip
 
-USER = {"role": "user", "content": "  What is 2 + 2?\n"}
-SYSTEM = {"role": "system", "content": " Be brief.  "}
-ANSWER = {"role": "assistant", "content": "\n4, I'd say. "}
-AGAIN = {"role": "user", "content": "And {{ 3 }} \u00fcber \u00a0"}
+
+
+def conversation(*turns):
+    return [dict(zip(("role", "content"), turn)) for turn in turns]
+
+
+USER, SYSTEM = ("user", "  What is 2 + 2?\n"), ("system", " Be brief.  ")
+ANSWER, AGAIN = ("assistant", "\n4, I'd say. "), ("user", "And {{ 3 }} \u00fcber \u00a0")
+THOUGHT = ("assistant", "<think>\nTwo and two.\n</think>\n\nIt is 4.")
 CONVERSATIONS = [
-    [USER],
-    [SYSTEM, USER],
-    [USER, ANSWER, AGAIN],
-    [SYSTEM, USER, ANSWER, AGAIN],
-    [USER, AGAIN],
-    [{"role": "user", "content": "<<SYS>>\nmine\n<</SYS>>\n\nhi"}],
+    conversation(USER),
+    conversation(SYSTEM, USER),
+    conversation(USER, ANSWER, AGAIN),
+    conversation(SYSTEM, USER, ANSWER, AGAIN),
+    conversation(USER, AGAIN),
+    conversation(("user", "<<SYS>>\nmine\n<</SYS>>\n\nhi")),
+    conversation(USER, THOUGHT, AGAIN),
+    conversation(SYSTEM, USER, THOUGHT, AGAIN, ANSWER, USER),
+    conversation(("user", "\u3000 \u4f60\u597d '\"<&>\\ \U0001f600\u2003")),
+    conversation(USER, ANSWER),
+    conversation(SYSTEM),
+    conversation(("system", ""), ("user", "")),
 ]
 
 
-def render(template, messages):
-    def raise_exception(message):
-        raise ValueError(message)
+class Frozen(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 7, 4, 15, 6, 7)
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: "@DATE@" if form == "%d %b %Y" else None
+
+def fnv(text):
+    """FNV-1a, 64 bits."""
+    value = 0xCBF29CE484222325
+    for byte in text.encode():
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return f"{value:016x}"
+
+
+def render(tokenizer, template, messages, **options):
+    """The text or ids; {"says": message} if the template refuses the messages, {"fails": error} if it breaks."""
     try:
-        text = environment.from_string(template).render(
-            messages=messages, bos_token="<s>", eos_token="</s>", add_generation_prompt=True)  # fmt: skip
-    except ValueError:
-        return None
-    return text.removeprefix("<s>")
+        result = tokenizer.apply_chat_template(
+            messages, chat_template=template, add_generation_prompt=True, return_dict=False, **options)  # fmt: skip
+    except jinja2.exceptions.TemplateError as error:
+        kind = "says" if type(error) is jinja2.exceptions.TemplateError else "fails"
+        return {kind: str(error)}
+    except TypeError as error:
+        return {"fails": str(error)}
+    return fnv(result if isinstance(result, str) else ",".join(map(str, result)))
 
 
-cases = [[name, messages, render(template, messages)] for name, template in TEMPLATES.items() for messages in CONVERSATIONS]
-path = pathlib.Path(__file__).resolve().parent / "golden" / "chat.golden.json"
-templates = ",\n".join(f"{json.dumps(name)}: {json.dumps(text)}" for name, text in TEMPLATES.items())
-path.write_text('{"templates": {\n' + templates + '\n},\n"cases": [\n' + ",\n".join(map(json.dumps, cases)) + "\n]}\n")
-print(f"{path.name}: {len(cases)} cases")
+def table(name, rows):
+    return f"{json.dumps(name)}: {{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in rows.items()) + "\n}"
+
+
+if __name__ == "__main__":
+    chat_template_utils.datetime = Frozen
+    plain = AutoTokenizer.from_pretrained(GOLDEN / "llama3")
+    collected = {path.name: path.read_text() for path in sorted((ROOT / ".venv/src/llama.cpp/models/templates").glob("*.jinja"))}
+    texts = {name: [render(plain, template, messages, tokenize=False) for messages in CONVERSATIONS]
+             for name, template in {**TEMPLATES, **collected}.items()}  # fmt: skip
+    ids = {}
+    with tempfile.TemporaryDirectory() as folder:
+        smollm2_folder(folder)
+        for path in [GOLDEN / name for name in ("llama3", "qwen2", "gpt2", "sentencepiece", "sentencepiece_legacy")] + [folder]:
+            tokenizer = AutoTokenizer.from_pretrained(path)
+            ids["smollm2" if path == folder else path.name] = {
+                name: [render(tokenizer, TEMPLATES[name], messages) for messages in CONVERSATIONS]
+                for name in ("smollm2", "llama2", "llama3", "mistral-v0.3", "gemma", "chatml")}  # fmt: skip
+    conversations = ",\n".join(json.dumps([[m["role"], m["content"]] for m in messages]) for messages in CONVERSATIONS)
+    (GOLDEN / "chat.golden.json").write_text(
+        "{" + f'"conversations": [\n{conversations}\n],\n' + table("templates", TEMPLATES) + ",\n" + table("texts", texts)
+        + ",\n" + table("ids", ids) + "}\n")  # fmt: skip
+    print(f"chat.golden.json: {len(texts)} templates, {len(CONVERSATIONS)} conversations")

