@@ -179,7 +179,9 @@ class Run {
     if (writes()) {
       const auto& options = job_.options.checkpoint;
       checkpoint::save_training_state(options.directory, state_, tensors);
-      checkpoint::prune_training_states(options.directory, options.keep_last, options.keep_best);
+      checkpoint::prune_training_states(
+          options.directory,
+          {.saved_step = state_.step, .keep_last = options.keep_last, .keep_best = options.keep_best});
     } else {
       take_part(tensors.exits);
       take_part(tensors.optimizer);

@@ -129,12 +129,116 @@ TEST_F(TrainingStateTest, SavingAStepAgainReplacesIt) {
 
 TEST_F(TrainingStateTest, PruneKeepsTheLastAndTheBest) {
   for (const int64_t step : {1, 2, 3, 4, 10}) save(root(), example(step, step == 2 ? 1.0 : 2.0));
-  fs::create_directory(root() / ".step-11.partial-123");  // what kill -9 leaves
+  for (const char* name : {".step-11.partial-123", "..step-3.new.partial-123", ".step-1.deleted"})
+    fs::create_directory(root() / name);  // what kill -9 leaves
   write_text(root() / "notes.txt", "");
-  prune_training_states(root(), 2, true);
+  prune_training_states(root(), {.saved_step = 10, .keep_last = 2, .keep_best = true});
   EXPECT_THAT(names(), ElementsAre("notes.txt", "step-10", "step-2", "step-4"));
-  prune_training_states(root(), 1, false);
+  prune_training_states(root(), {.saved_step = 10, .keep_last = 1, .keep_best = false});
   EXPECT_THAT(names(), ElementsAre("notes.txt", "step-10"));
+}
+
+TEST_F(TrainingStateTest, PruneCountsNoBrokenOnes) {
+  for (const int64_t step : {1, 2, 3, 4, 9}) save(root(), example(step, step == 3 ? 1.0 : 2.0));
+  fs::remove(root() / "step-2/manifest.json");
+  fs::resize_file(root() / "step-3/optimizer.safetensors", 40);  // were the best
+  fs::remove(root() / "step-9/state.json");                      // what the run could not resume from
+  prune_training_states(root(), {.saved_step = 4, .keep_last = 2, .keep_best = true});
+  EXPECT_THAT(names(), ElementsAre("step-1", "step-4", "step-9"));
+}
+
+TEST_F(TrainingStateTest, PruneReadsNoTensors) {
+  for (const int64_t step : {1, 2, 3}) save(root(), example(step, static_cast<double>(step)));
+  std::string flipped = bytes_of(root() / "step-1/exits.safetensors");
+  flipped.back() ^= 1;
+  write_text(root() / "step-1/exits.safetensors", flipped);
+  prune_training_states(root(), {.saved_step = 3, .keep_last = 1, .keep_best = true});
+  EXPECT_THAT(names(), ElementsAre("step-1", "step-3"));
+}
+
+// A run that replaces step-7 and is killed at any moment.
+class ReplacedStepTest : public TrainingStateTest {
+ protected:
+  void SetUp() override {
+    save(root() / "before", with_value(1));
+    save(root() / "after", with_value(2));
+    before_ = root() / "before/step-7";
+    after_ = root() / "after/step-7";
+    fs::create_directory(run_);
+    save(run_, example(3));
+  }
+  static Example with_value(double value) {
+    Example checkpoint = example(7);
+    checkpoint.exits.begin()->second.fill_(value);
+    return checkpoint;
+  }
+  void put(const fs::path& what, const std::string& name) {
+    fs::copy(what, run_ / name, fs::copy_options::recursive);
+  }
+  void put_half(const fs::path& what, const std::string& name) {
+    put(what, name);
+    fs::remove(run_ / name / "manifest.json");
+  }
+  // Resume finds step 7 with `value`, and again when the run has saved another step and pruned.
+  void expect_found(double value) {
+    const auto found = [&] {
+      const auto folder = find_latest_training_state(run_, [](const std::string&) {});
+      const TrainingCheckpoint checkpoint = open_training_state(folder.value());
+      EXPECT_EQ(checkpoint.state.step, 7) << *folder;
+      return checkpoint.exits.alias("exits.2.norm.weight").select(0, 0).item<double>();
+    };
+    EXPECT_EQ(found(), value);
+    EXPECT_EQ(found(), value) << "looking changes nothing";
+    prune_training_states(run_, {.saved_step = 7, .keep_last = 1});
+    EXPECT_EQ(found(), value);
+    EXPECT_THAT(unexpected_names(run_, {"step-7"}), IsEmpty());
+    save(run_, with_value(3));
+    EXPECT_EQ(found(), 3);
+    EXPECT_THAT(unexpected_names(run_, {"step-7"}), IsEmpty());
+  }
+
+  fs::path before_, after_, run_ = folder_ / "run";
+};
+
+TEST_F(ReplacedStepTest, KilledWhileItWritesKeepsTheOldOne) {
+  put(before_, "step-7");
+  put_half(after_, "..step-7.new.partial-1");
+  expect_found(1);
+}
+TEST_F(ReplacedStepTest, KilledBeforeTheFirstRenameFinishes) {
+  put(before_, "step-7");
+  put(after_, ".step-7.new");
+  expect_found(2);
+}
+TEST_F(ReplacedStepTest, KilledBetweenTheRenamesFinishes) {
+  put(before_, ".step-7.old");
+  put(after_, ".step-7.new");
+  expect_found(2);
+}
+TEST_F(ReplacedStepTest, TakesTheOldOneBackWhenTheNewOneIsBroken) {
+  put(before_, ".step-7.old");
+  put_half(after_, ".step-7.new");
+  expect_found(1);
+}
+TEST_F(ReplacedStepTest, TakesTheOldOneBackFromABrokenPlace) {
+  put(before_, ".step-7.old");
+  put_half(after_, "step-7");
+  expect_found(1);
+}
+TEST_F(ReplacedStepTest, KilledBeforeTheOldOneIsDeletedClearsItAway) {
+  put(after_, "step-7");
+  put(before_, ".step-7.old");
+  expect_found(2);
+}
+TEST_F(ReplacedStepTest, KilledWhileTheOldOneIsDeletedClearsItAway) {
+  put(after_, "step-7");
+  put_half(before_, ".step-7.old.deleted");
+  expect_found(2);
+}
+TEST_F(ReplacedStepTest, KilledWhileItSettlesFinishesLater) {
+  put(after_, ".step-7.new");
+  put_half(before_, ".step-7.deleted");
+  expect_found(2);
 }
 
 TEST_F(TrainingStateTest, FullDiskKeepsTheOlderOnes) {

@@ -3,8 +3,9 @@
 //   optimizer.safetensors  f32 moments, named after their parameters
 //   state.json             TrainingState
 //   manifest.json          byte count and XXH3 checksum of each file above; written last
-// A folder is filled under a temporary name, synced and renamed: a run killed at any moment leaves only
-// complete step-N folders (and perhaps a hidden temporary one, which prune_training_states removes).
+// A folder is filled under a temporary name, synced and renamed. A run that is killed at any moment leaves
+// complete step-N folders and perhaps hidden ones: among them is a complete one wherever step-N itself was
+// about to be replaced (state_folders.h).
 #pragma once
 
 #include <cstdint>
@@ -49,16 +50,24 @@ struct TrainingTensors {
 std::filesystem::path save_training_state(const std::filesystem::path& root, const TrainingState& state,
                                           const TrainingTensors& tensors);
 
-// The newest complete checkpoint in `root`, or nothing. Folders without a manifest, with missing files or
-// wrong checksums are passed over after `warn` was told which and why.
+// The newest complete checkpoint in `root`, or nothing; it may be in a hidden folder that a killed run was
+// about to rename. Folders without a manifest, with missing files or wrong checksums are passed over after
+// `warn` was told which and why. Changes nothing, so that all ranks of a run may look at once.
 std::optional<std::filesystem::path> find_latest_training_state(
     const std::filesystem::path& root, const std::function<void(const std::string&)>& warn);
 
 // UserError: not a complete checkpoint (files missing, truncated, altered).
 TrainingCheckpoint open_training_state(const std::filesystem::path& folder);
 
-// Removes all but the `keep_last` newest and, with keep_best, the one with the lowest metric; also what a
-// killed run left half-written. To be called by the only writer of `root`.
-void prune_training_states(const std::filesystem::path& root, int64_t keep_last, bool keep_best);
+struct PruneOptions {
+  int64_t saved_step = 0;  // the checkpoint that was written just now; later ones are not touched
+  int64_t keep_last = 1;   // newest ones
+  bool keep_best = false;  // also the one with the lowest metric
+};
+
+// Removes all other checkpoints. Those with a file missing or of another size than the manifest says count
+// for nothing and go; no other byte than state.json's is read. Also finishes what a killed run began, and
+// removes what it left half-written. To be called by the only writer of `root`.
+void prune_training_states(const std::filesystem::path& root, const PruneOptions& options);
 
 }  // namespace ee::checkpoint
