@@ -25,7 +25,7 @@ void write_new_exits(const ModelFolder& source, const std::vector<config::ExitSp
   std::vector<exits::ExitHead> exits;
   for (const auto& spec : specs) exits.push_back(exits::make_exit(backbone, spec, seed));
   write_exits(folder, source.config(), specs_of(exits), exit_sources(source.config(), exits),
-              fingerprint(source.backbone_files()), new_exit_dtype(source));
+              prove_backbone(source), new_exit_dtype(source));
 }
 
 void attach_to_gguf(const AttachOptions& options) {
@@ -70,9 +70,9 @@ void write_gguf_model(const fs::path& gguf, const fs::path& folder) {
   GgufImport(file, format::DType::f32).write(folder);
 }
 
-void move_exits(const fs::path& folder, config::ExitPosition position, const fs::path& output) {
+void move_exits(const fs::path& folder, config::ExitPosition position, const fs::path& output, Check check) {
   base::check_new_output(output);
-  const ModelFolder source = ModelFolder::open(folder);
+  const ModelFolder source = ModelFolder::open(folder, check);
   const model::Backbone backbone = alias_backbone(source);
   std::vector<config::ExitSpec> moved = source.exits().exits;
   for (auto& spec : moved) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "check_integrity.h"
 #include "ee/checkpoint/model_folder.h"
 #include "ee/checkpoint/tensor_files.h"
 #include "ee/checkpoint/tensor_source.h"
@@ -19,6 +20,7 @@ inline constexpr const char* kExitsFile = "exits.safetensors";
 inline constexpr const char* kSingleFile = "model.safetensors";
 inline constexpr const char* kIndexFile = "model.safetensors.index.json";
 inline constexpr const char* kGatesFile = "gates.safetensors";
+inline constexpr const char* kCheckedFile = ".ee_checked.json";  // see check_memory.h
 inline constexpr const char* kEmbedding = "model.embed_tokens.weight";
 inline constexpr const char* kHead = "lm_head.weight";
 
@@ -37,11 +39,21 @@ at::ScalarType new_exit_dtype(const ModelFolder& folder);
 // when their turn comes.
 format::TensorToWrite tensor_to_write(const TensorSource& source, at::ScalarType dtype);
 
+// What ee_config.json says of the backbone that exits belong to.
+struct BackboneProof {
+  std::string fingerprint;
+  TensorChecksums checksums;
+  std::vector<CheckedFile> read = {};  // for these checksums; need not be read again to be compared with them
+};
+
+// Reads every byte, unless the folder's own ee_config.json has the checksums.
+BackboneProof prove_backbone(const ModelFolder& folder);
+
 // Writes exits.safetensors (`tensors`, in dtype `stored`) and ee_config.json into `folder`, one in the
 // making.
 void write_exits(const std::filesystem::path& folder, const config::ModelConfig& config,
-                 std::vector<config::ExitSpec> specs, const TensorSources& tensors,
-                 const std::string& backbone_fingerprint, at::ScalarType stored);
+                 std::vector<config::ExitSpec> specs, const TensorSources& tensors, BackboneProof backbone,
+                 at::ScalarType stored);
 
 // The tensors that `exits` own, which must live until they are written.
 TensorSources exit_sources(const config::ModelConfig& config, std::vector<exits::ExitHead>& exits);
@@ -53,6 +65,7 @@ std::vector<config::ExitSpec> specs_of(const std::vector<exits::ExitHead>& exits
 void link_backbone(const ModelFolder& source, const std::filesystem::path& target, bool weights = true);
 
 // Writes model.safetensors, all `tensors` in dtype `stored`, into `folder`, one in the making.
-void write_backbone(const std::filesystem::path& folder, const TensorSources& tensors, at::ScalarType stored);
+BackboneProof write_backbone(const std::filesystem::path& folder, const TensorSources& tensors,
+                             at::ScalarType stored);
 
 }  // namespace ee::checkpoint

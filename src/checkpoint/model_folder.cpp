@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "check_integrity.h"
 #include "ee/base/error.h"
 #include "ee/base/file.h"
 #include "ee/base/hash.h"
@@ -35,7 +36,7 @@ void check_one_dtype(const TensorFiles& files) {
 }
 
 config::ExitsConfig open_exits(const fs::path& path, const config::ModelConfig& config,
-                               const TensorFiles& backbone, std::shared_ptr<TensorFiles>& files) {
+                               std::shared_ptr<TensorFiles>& files) {
   const auto exits = config::read_exits_config(path / kExitsConfigFile, config.layers);
   if (!fs::exists(path / kExitsFile))
     throw UserError("{} lists exits, but {} is missing", (path / kExitsConfigFile).string(),
@@ -43,23 +44,40 @@ config::ExitsConfig open_exits(const fs::path& path, const config::ModelConfig& 
   files = std::make_shared<TensorFiles>(TensorFiles::open_file(path / kExitsFile));
   check_against_table(*files, exit_table(config, exits.exits), true);
   check_one_dtype(*files);
-  if (const std::string found = fingerprint(backbone); found != exits.backbone_fingerprint)
-    throw UserError(
-        "the exits in {} were made for another backbone: {} has backbone_fingerprint {}, this backbone's is "
-        "{}; attach new exits with ee-convert attach",
-        path.string(), kExitsConfigFile, exits.backbone_fingerprint, found);
   return exits;
 }
 
 std::shared_ptr<TensorFiles> open_gates(const fs::path& path, const config::ModelConfig& config,
                                         const config::ExitsConfig& exits) {
   if (!fs::exists(path / kGatesFile)) return nullptr;
+  // Left by a calibration that was interrupted: ee_config.json is written last.
+  if (exits.checksums && exits.checksums->gates.empty()) return nullptr;
   auto files = std::make_shared<TensorFiles>(TensorFiles::open_file(path / kGatesFile));
   std::vector<model::TensorEntry> table;
   for (const auto& spec : exits.exits)
     table.push_back({gate_name(spec.layer), gate_shape(config), spec.layer});
   check_against_table(*files, table, true);
   return files;
+}
+
+// Its samples at each load; where they differ, every byte says more than they do.
+Integrity check_contents(const ModelFolder& folder, Check check) {
+  const config::ExitsConfig& exits = folder.exits();
+  const std::string found = fingerprint(folder.backbone_files());
+  const bool is_other = found != exits.backbone_fingerprint;
+  Integrity integrity = Integrity::no_checksums;
+  if (exits.checksums)
+    integrity = check_integrity(folder.path(), *exits.checksums,
+                                {.backbone = &folder.backbone_files(),
+                                 .exits = &folder.exit_files(),
+                                 .gates = folder.has_gates() ? &folder.gate_files() : nullptr},
+                                is_other && check != Check::never ? Check::always : check);
+  if (is_other)
+    throw UserError(
+        "the exits in {} were made for another backbone: {} has backbone_fingerprint {}, this backbone's is "
+        "{}; attach new exits with ee-convert attach",
+        folder.path().string(), kExitsConfigFile, exits.backbone_fingerprint, found);
+  return integrity;
 }
 
 }  // namespace
@@ -94,11 +112,12 @@ ModelFolder ModelFolder::open_backbone(const fs::path& path) {
   return folder;
 }
 
-ModelFolder ModelFolder::open(const fs::path& path) {
+ModelFolder ModelFolder::open(const fs::path& path, Check check) {
   ModelFolder folder = open_backbone(path);
   if (fs::exists(path / kExitsConfigFile)) {
-    folder.exits_ = open_exits(path, folder.config_, *folder.backbone_files_, folder.exit_files_);
+    folder.exits_ = open_exits(path, folder.config_, folder.exit_files_);
     folder.gate_files_ = open_gates(path, folder.config_, *folder.exits_);
+    folder.integrity_ = check_contents(folder, check);
   } else if (fs::exists(path / kExitsFile))
     throw UserError("{} is there, but {} is missing", (path / kExitsFile).string(),
                     (path / kExitsConfigFile).string());
@@ -108,6 +127,11 @@ ModelFolder ModelFolder::open(const fs::path& path) {
 const config::ExitsConfig& ModelFolder::exits() const {
   if (!exits_) throw UserError("{} has no exits; attach some with ee-convert attach", path_.string());
   return *exits_;
+}
+
+std::string ModelFolder::backbone_digest() const {
+  if (!exits().checksums) return exits().backbone_fingerprint;
+  return config::Checksums{.backbone = exits().checksums->backbone, .exits = {}, .gates = {}}.digest();
 }
 
 std::string fingerprint(const TensorFiles& backbone_files) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ee/base/error.h"
+#include "ee/base/file.h"
 #include "ee/base/text.h"
 #include "ee/checkpoint/model_folder.h"
 #include "ee/checkpoint/tensor_files.h"
@@ -73,17 +74,38 @@ void check_forward(const ModelFolder& folder) {
   check_logits(at::linear(hidden, backbone.head), "at the final layer");
 }
 
-}  // namespace
+std::string how_to_add(const std::filesystem::path& folder) {
+  return fmt::format(
+      "{} has no checksums: it was written before there were any, and damaged or altered weights would go "
+      "unseen. Add them with ee-convert verify --add-checksums {}, if the folder is as it should be",
+      (folder / kExitsConfigFile).string(), folder.string());
+}
 
-void verify_model_folder(const std::filesystem::path& path,
-                         const std::function<void(const std::string&)>& ok) {
-  const ModelFolder folder = ModelFolder::open(path);
+void check_stray_gates(const ModelFolder& folder) {
+  if (std::filesystem::exists(folder.path() / kGatesFile) != folder.has_gates())
+    throw UserError(
+        "{} is not listed in {}: a calibration was interrupted; run ee-tune calibrate again, or remove the "
+        "file",
+        (folder.path() / kGatesFile).string(), kExitsConfigFile);
+  if (!folder.has_gates() && folder.exits().checksums && !folder.exits().checksums->gates.empty())
+    throw UserError(
+        "{} has checksums of gates, but {} is missing; restore it, or run ee-tune calibrate again",
+        (folder.path() / kExitsConfigFile).string(), kGatesFile);
+}
+
+void check_all(const ModelFolder& folder, const std::function<void(const std::string&)>& ok) {
   const TensorFiles& backbone = folder.backbone_files();
   ok(fmt::format("backbone: {} tensors with the names, shapes and dtypes of a {} of {} layers",
                  backbone.names().size(), folder.config().model_type, folder.config().layers));
   if (folder.has_exits())
     ok(fmt::format("exits: {} tensors of {} exits; backbone fingerprint matches",
                    folder.exit_files().names().size(), folder.exits().exits.size()));
+  if (folder.has_exits()) check_stray_gates(folder);
+  if (folder.integrity() == Integrity::checked)
+    ok(fmt::format("checksums: every byte of {} tensors; digest {}",
+                   backbone.names().size() + folder.exit_files().names().size() +
+                       (folder.has_gates() ? folder.gate_files().names().size() : 0),
+                   folder.exits().checksums->digest()));
   check_finite(backbone);
   if (folder.has_exits()) check_finite(folder.exit_files());
   if (folder.has_gates()) check_finite(folder.gate_files());
@@ -92,6 +114,38 @@ void verify_model_folder(const std::filesystem::path& path,
   check_forward(folder);
   ok(fmt::format("forward pass: finite logits at the final layer{}",
                  folder.has_exits() ? fmt::format(" and {} exits", folder.exits().exits.size()) : ""));
+}
+
+}  // namespace
+
+void verify_model_folder(const std::filesystem::path& path,
+                         const std::function<void(const std::string&)>& ok) {
+  const ModelFolder folder = ModelFolder::open(path, Check::always);
+  check_all(folder, ok);
+  if (folder.has_exits() && !folder.exits().checksums) throw UserError("{}", how_to_add(path));
+}
+
+void add_checksums(const std::filesystem::path& path, const std::function<void(const std::string&)>& ok) {
+  const ModelFolder folder = ModelFolder::open(path, Check::always);
+  config::ExitsConfig exits = folder.exits();
+  const std::filesystem::path file = path / kExitsConfigFile;
+  if (exits.checksums)
+    throw UserError("{} has checksums, and they are right; new ones are never put in their place",
+                    file.string());
+  check_all(folder, ok);
+  exits.checksums = {.backbone = compute_checksums(folder.backbone_files()),
+                     .exits = compute_checksums(folder.exit_files()),
+                     .gates = {}};
+  if (folder.has_gates()) exits.checksums->gates = compute_checksums(folder.gate_files());
+  base::write_file_atomically(file, config::write_exits_config(exits));
+  ok(fmt::format("added checksums to {}; digest {}", file.string(), exits.checksums->digest()));
+}
+
+std::string missing_checksums(const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path / kExitsConfigFile)) return "";
+  const auto exits =
+      config::read_exits_config(path / kExitsConfigFile, config::read_model_config(path).layers);
+  return exits.checksums ? "" : how_to_add(path);
 }
 
 }  // namespace ee::checkpoint

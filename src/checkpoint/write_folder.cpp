@@ -31,19 +31,34 @@ TensorSources exit_sources(const config::ModelConfig& config, std::vector<exits:
   return sources;
 }
 
-void write_exits(const fs::path& folder, const config::ModelConfig& config,
-                 std::vector<config::ExitSpec> specs, const TensorSources& tensors,
-                 const std::string& backbone_fingerprint, at::ScalarType stored) {
-  config::validate_exits(specs, config.layers, "the exits to write");
+namespace {
+
+// Writes a file of all `tensors` and tells their checksums, made of what was handed to the disk.
+TensorChecksums write_checked(const fs::path& file, const TensorSources& tensors, at::ScalarType stored) {
+  TensorChecksums checksums;
   std::vector<format::TensorToWrite> list;
-  for (const auto& source : tensors) list.push_back(tensor_to_write(source, stored));
-  format::write_safetensors(folder / kExitsFile, list, {{"format", "pt"}});
+  for (const auto& source : tensors)
+    list.push_back(with_checksum(tensor_to_write(source, stored), checksums));
+  format::write_safetensors(file, list, {{"format", "pt"}});
+  return checksums;
+}
+
+}  // namespace
+
+void write_exits(const fs::path& folder, const config::ModelConfig& config,
+                 std::vector<config::ExitSpec> specs, const TensorSources& tensors, BackboneProof backbone,
+                 at::ScalarType stored) {
+  config::validate_exits(specs, config.layers, "the exits to write");
   config::ExitsConfig exits_config;
   exits_config.exits = std::move(specs);
-  exits_config.backbone_fingerprint = backbone_fingerprint;
+  exits_config.backbone_fingerprint = backbone.fingerprint;
+  exits_config.checksums = {.backbone = std::move(backbone.checksums),
+                            .exits = write_checked(folder / kExitsFile, tensors, stored),
+                            .gates = {}};
   base::OutputFile out(folder / kExitsConfigFile);
   out.write(config::write_exits_config(exits_config));
   out.close();
+  remember_read(folder, std::move(backbone.read));
 }
 
 std::vector<config::ExitSpec> specs_of(const std::vector<exits::ExitHead>& exits) {
@@ -76,31 +91,39 @@ void link_backbone(const ModelFolder& source, const fs::path& target, bool weigh
   }
 }
 
-void write_backbone(const fs::path& folder, const TensorSources& tensors, at::ScalarType stored) {
-  std::vector<format::TensorToWrite> list;
-  for (const auto& source : tensors) list.push_back(tensor_to_write(source, stored));
-  format::write_safetensors(folder / kSingleFile, list, {{"format", "pt"}});
+BackboneProof write_backbone(const fs::path& folder, const TensorSources& tensors, at::ScalarType stored) {
+  TensorChecksums checksums = write_checked(folder / kSingleFile, tensors, stored);
+  return {.fingerprint = fingerprint(TensorFiles::open_folder(folder)), .checksums = std::move(checksums)};
+}
+
+BackboneProof prove_backbone(const ModelFolder& folder) {
+  const TensorFiles& files = folder.backbone_files();
+  if (folder.has_exits() && folder.exits().checksums)
+    return {.fingerprint = fingerprint(files), .checksums = folder.exits().checksums->backbone};
+  ReadFiles read = read_checksums(files);
+  return {.fingerprint = fingerprint(files),
+          .checksums = std::move(read.checksums),
+          .read = std::move(read.files)};
 }
 
 namespace {
 
-void write_gates(const fs::path& folder, const std::vector<exits::ExitHead>& exits) {
-  std::vector<format::TensorToWrite> list;
-  for (const auto& exit : exits) {
-    if (!exit.gate.defined()) continue;
-    const TensorSource source{gate_name(exit.spec.layer), exit.gate.sizes().vec(),
-                              [gate = exit.gate] { return gate; }};
-    list.push_back(tensor_to_write(source, at::kFloat));
-  }
-  EE_CHECK(list.empty() || list.size() == exits.size(), "{} of {} exits have a gate", list.size(),
+TensorChecksums write_gates(const fs::path& folder, const std::vector<exits::ExitHead>& exits) {
+  TensorSources gates;
+  for (const auto& exit : exits)
+    if (exit.gate.defined())
+      gates.push_back(
+          {gate_name(exit.spec.layer), exit.gate.sizes().vec(), [gate = exit.gate] { return gate; }});
+  EE_CHECK(gates.empty() || gates.size() == exits.size(), "{} of {} exits have a gate", gates.size(),
            exits.size());
-  if (list.empty()) {
+  if (gates.empty()) {
     fs::remove(folder / kGatesFile);
-    return;
+    return {};
   }
   const fs::path temporary = folder / (std::string(kGatesFile) + ".tmp");
-  format::write_safetensors(temporary, list, {{"format", "pt"}});
+  TensorChecksums checksums = write_checked(temporary, gates, at::kFloat);
   fs::rename(temporary, folder / kGatesFile);
+  return checksums;
 }
 
 }  // namespace
@@ -110,9 +133,11 @@ void write_calibration(const ModelFolder& folder, const std::vector<exits::ExitH
   config::ExitsConfig config = folder.exits();
   config.exits = specs_of(exits);
   config.quality.clear();
+  if (config.checksums) config.checksums->gates.clear();
   const fs::path file = folder.path() / kExitsConfigFile;
   base::write_file_atomically(file, config::write_exits_config(config));
-  write_gates(folder.path(), exits);
+  TensorChecksums gates = write_gates(folder.path(), exits);
+  if (config.checksums) config.checksums->gates = std::move(gates);
   config.quality = quality;
   base::write_file_atomically(file, config::write_exits_config(config));
 }
@@ -122,11 +147,10 @@ void write_model_folder(const ModelFolder& source, const std::vector<config::Exi
                         const TensorSources& backbone) {
   base::AtomicDirectory output(target);
   link_backbone(source, output.path(), backbone.empty());
-  if (!backbone.empty())
-    write_backbone(output.path(), backbone, to_torch(source.backbone_files().at(kEmbedding).dtype));
-  const std::string print = backbone.empty() ? fingerprint(source.backbone_files())
-                                             : fingerprint(TensorFiles::open_folder(output.path()));
-  write_exits(output.path(), source.config(), specs, tensors, print, stored);
+  const at::ScalarType dtype = to_torch(source.backbone_files().at(kEmbedding).dtype);
+  BackboneProof proof =
+      backbone.empty() ? prove_backbone(source) : write_backbone(output.path(), backbone, dtype);
+  write_exits(output.path(), source.config(), specs, tensors, std::move(proof), stored);
   output.commit();
 }
 

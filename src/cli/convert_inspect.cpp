@@ -58,8 +58,13 @@ Json describe_tokenizer(const std::filesystem::path& folder) {
           {"chat_template", !tokenizer->chat_template().source.empty()}};
 }
 
+// The digest of all of them; null: there are none.
+Json describe_checksums(const ModelFolder& folder) {
+  return folder.has_exits() && folder.exits().checksums ? Json(folder.exits().checksums->digest()) : Json();
+}
+
 Json describe(const std::filesystem::path& path) {
-  const ModelFolder folder = ModelFolder::open(path);
+  const ModelFolder folder = ModelFolder::open(path, checkpoint::Check::never);
   const config::ModelConfig& config = folder.config();
   Size size;
   for (const auto& [name, file] : folder.backbone_files().names()) size.add(folder.backbone_files().at(name));
@@ -77,6 +82,7 @@ Json describe(const std::filesystem::path& path) {
                {"bytes", size.bytes},
                {"dtype", size.dtype()},
                {"fingerprint", checkpoint::fingerprint(folder.backbone_files())},
+               {"checksums", describe_checksums(folder)},
                {"tokenizer", describe_tokenizer(path)},
                {"exits", Json::array()}};
   if (folder.has_exits())
@@ -102,6 +108,9 @@ void print_for_people(const Json& model) {
           : fmt::format(" (texts of up to {}: sliding_window)", model["window"].get<int64_t>()),
       model["tied_head"].get<bool>() ? "tied" : "own");
   fmt::print("  backbone   {}, fingerprint {}\n", size_text(model), text(model, "fingerprint"));
+  if (const Json& checksums = model["checksums"]; !checksums.is_null())
+    fmt::print("  checksums  digest {}; ee-convert verify compares every byte\n",
+               checksums.get<std::string>());
   const Json& tokenizer = model["tokenizer"];
   if (tokenizer.is_null())
     fmt::print("  tokenizer  none\n");

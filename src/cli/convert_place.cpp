@@ -59,7 +59,10 @@ std::vector<int64_t> place_layers(const config::ModelConfig& model, const PlaceR
   train::attach_fitted(
       {.source = request.source, .output = folder, .exits = one_behind_each_layer(model.layers)}, text);
   const infer::Model everywhere =
-      infer::load_model({.folder = folder, .precision = config::Precision::stored, .exits = {}});
+      infer::load_model({.folder = folder,
+                         .precision = config::Precision::stored,
+                         .exits = {},
+                         .check = checkpoint::Check::never});  // was made just now
   if (sequences.empty()) {
     sequences = eval::draw_sequences(draw, model, *infer::load_data_tokenizer(folder, model));
   }

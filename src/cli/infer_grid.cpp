@@ -28,6 +28,7 @@ std::string generate_on(const parallel::Ranks& ranks, const GenerateArguments& a
   request.tensor = ranks.tensor;
   request.stage = ranks.grid.position().pipeline;
   request.stages = ranks.grid.sizes().pipeline;
+  request.check = checkpoint::Check::never;  // done, before the ranks met
   const infer::Model model = infer::load_model(request);
   std::unique_ptr<tokenizer::Tokenizer> tokenizer;
   if (ranks.grid.is_first_stage()) {
@@ -49,6 +50,9 @@ std::string generate_on(const parallel::Ranks& ranks, const GenerateArguments& a
 int generate_together(const GenerateArguments& arguments, const comm::LaunchInfo& launch) {
   const auto config = one_speaks(launch.local_rank, [&] {
     arguments.model.set_threads(launch.local_world_size);
+    if (launch.rank == 0) {
+      warn_of_missing_checksums(arguments.model.folder);
+    }
     return infer::check_model(arguments.model.request(), arguments.grid);
   });
   if (!config) {

@@ -6,6 +6,7 @@
 
 #include "ee/base/cores.h"
 #include "ee/base/error.h"
+#include "ee/checkpoint/verify.h"
 #include "ee/config/exit_spec.h"
 #include "ee/config/model_config.h"
 
@@ -25,12 +26,23 @@ config::Precision parse_precision(const std::string& text, std::string_view opti
   return *precision;
 }
 
+void declare_no_verify(CommandLine& line, bool& no_verify) {
+  line.flag("no-verify", no_verify,
+            "do not compare the tensors with their checksums (done once for each state of a file)");
+}
+
+void warn_of_missing_checksums(const std::string& folder) {
+  const std::string text = checkpoint::missing_checksums(folder);
+  if (!text.empty()) fmt::print(stderr, "warning: {}\n", text);
+}
+
 void ModelArguments::declare(CommandLine& line) {
   line.value("model", "DIR", folder, "model folder, with or without exits").required("model");
   line.value("exits", "LAYERS", exits, "only these exits, as 10,22 (default: all of the folder)");
   line.value("precision", "stored|f32|bf16", precision, "dtype of weights and computation");
   line.value("threads", "N", threads,
              "threads that compute, 0: one per core, divided among the processes of a machine");
+  declare_no_verify(line, no_verify);
 }
 
 void set_threads(int64_t threads, int64_t processes) {
@@ -48,6 +60,9 @@ void ModelArguments::set_threads(int64_t processes) const { cli::set_threads(thr
 
 infer::LoadRequest ModelArguments::request() const {
   infer::LoadRequest request{.folder = folder, .precision = parse_precision(precision), .exits = {}};
+  if (no_verify) {
+    request.check = checkpoint::Check::never;
+  }
   if (!exits.empty()) {
     request.exits = config::parse_layers(exits, config::read_model_config(folder).layers);
   }
@@ -56,7 +71,9 @@ infer::LoadRequest ModelArguments::request() const {
 
 infer::Model ModelArguments::load() const {
   set_threads(1);
-  return infer::load_model(request());
+  infer::Model model = infer::load_model(request());
+  warn_of_missing_checksums(folder);
+  return model;
 }
 
 std::unique_ptr<tokenizer::Tokenizer> ModelArguments::load_tokenizer(const infer::Model& model) const {

@@ -47,6 +47,7 @@ struct CalibrateArguments {
     line.value("seed", "N", seed, "of the drawing");
     line.value("precision", "stored|f32|bf16", model.precision, "dtype of weights and computation");
     line.value("threads", "N", model.threads, "threads that compute; 0: one per core");
+    declare_no_verify(line, model.no_verify);
     return line.parse(args);
   }
 
@@ -98,7 +99,8 @@ int run_calibrate(const std::vector<std::string>& args) {
   }
   const eval::CalibrationOptions wanted{.agreements = arguments.agreements(),
                                         .confidence = arguments.confidence};
-  const auto folder = checkpoint::ModelFolder::open(arguments.model.folder);
+  const auto folder =
+      checkpoint::ModelFolder::open(arguments.model.folder, checkpoint::Check::never);  // load() checks it
   const config::ExitsConfig exits = folder.exits();
   if (!arguments.report) {
     base::check_output_folder(arguments.model.folder);

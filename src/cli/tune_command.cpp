@@ -15,6 +15,7 @@
 #include "ee/train/resume.h"
 #include "ee/train/simulate.h"
 #include "ee/train/trainer.h"
+#include "infer_model.h"
 #include "processes.h"
 
 namespace ee::cli {
@@ -25,7 +26,7 @@ struct TuneArguments {
   std::string config, resume = "none", device;
   std::vector<std::string> sets;
   std::optional<int64_t> threads, spawn;
-  bool print_config = false, dry_run = false, simulate = false;
+  bool print_config = false, dry_run = false, simulate = false, no_verify = false;
 
   bool parse(const std::vector<std::string>& args) {
     CommandLine line(
@@ -39,6 +40,7 @@ struct TuneArguments {
     line.value("threads", "N", threads, "threads that compute; replaces the option `threads`");
     line.value("device", "cpu|cuda|cuda:N", device, "where to compute; replaces the option `device`");
     declare_spawn(line, spawn);
+    declare_no_verify(line, no_verify);
     line.flag("print-config", print_config, "print every option with its value and stop");
     line.flag(
         "dry-run", dry_run,
@@ -49,6 +51,7 @@ struct TuneArguments {
     if (!line.parse(args)) return false;
     if (simulate && !dry_run) throw base::UserError("option --simulate goes with --dry-run");
     if (threads) sets.push_back(fmt::format("threads={}", *threads));
+    if (no_verify) sets.push_back("model.verify=false");
     if (!device.empty()) sets.push_back(fmt::format("device={}", device));
     check_spawn(spawn);
     return true;
@@ -89,8 +92,11 @@ Prepared prepare(const config::TuneOptions& options, const TuneArguments& argume
     if (launch.rank == 0) spdlog::warn("warning: {}", text);
   };
   if (!arguments.dry_run) check_device(options.device, launch);  // before the text is read
-  Prepared prepared{.job = train::prepare_job(options, launch), .checkpoint = {}};
+  config::TuneOptions checked = options;
+  checked.model.verify &= !arguments.dry_run;  // which reads no weights
+  Prepared prepared{.job = train::prepare_job(checked, launch), .checkpoint = {}};
   if (launch.rank == 0) {
+    warn_of_missing_checksums(options.model.path);
     fmt::print("{}", train::describe(prepared.job, train::estimate_cost(prepared.job)));
     std::fflush(stdout);
   }
@@ -107,8 +113,10 @@ Prepared prepare(const config::TuneOptions& options, const TuneArguments& argume
 // On held-out text, into the folder that the run has written; by one process with the whole model.
 void add_gates(const train::Job& job) {
   const config::TuneOptions& options = job.options;
-  infer::Model model =
-      infer::load_model({.folder = options.output, .precision = options.model.precision, .exits = {}});
+  infer::Model model = infer::load_model({.folder = options.output,
+                                          .precision = options.model.precision,
+                                          .exits = {},
+                                          .check = checkpoint::Check::never});  // was written just now
   const data::PackedSequences& held_out = job.validation->sequences();
   const int64_t count = gate_sequences(job), learned = job.validation->learned_tokens(0, count);
   const std::vector<int64_t> empty(static_cast<size_t>(held_out.sequence_length()));
@@ -120,7 +128,8 @@ void add_gates(const train::Job& job) {
     held_out.copy(index, tokens, targets);
   }
   eval::fit_gates(model, sequences);
-  checkpoint::write_calibration(checkpoint::ModelFolder::open(options.output), model.exits, {});
+  checkpoint::write_calibration(checkpoint::ModelFolder::open(options.output, checkpoint::Check::never),
+                                model.exits, {});
   spdlog::info("fitted the exits' gates on {} held-out tokens", learned);
 }
 

@@ -31,7 +31,7 @@ using Clock = std::chrono::steady_clock;
 namespace {
 
 struct PrepareArguments {
-  bool self = false;
+  bool self = false, no_verify = false;
   std::string model, prompts, output, precision = "stored";
   int64_t seed = 1234, threads = 0;
   infer::BatchOptions batch;
@@ -58,6 +58,7 @@ struct PrepareArguments {
     line.value("batch", "N", batch.batch, "answers that are written at the same time");
     line.value("precision", "stored|f32|bf16", precision, "dtype of weights and computation");
     line.value("threads", "N", threads, "threads that compute, 0: one per core");
+    declare_no_verify(line, no_verify);
     if (!line.parse(args)) return false;
     if (!self) throw UserError("ee-tune prepare makes one kind of data so far; say so with --self");
     infer::check_batch_options(batch);
@@ -66,7 +67,7 @@ struct PrepareArguments {
   }
 };
 
-// The model without its weights; exits are not read, should there be any.
+// The model without its weights; exits, should there be any, are checked with the backbone and not loaded.
 struct Source {
   std::unique_ptr<base::AtomicDirectory> passing;  // a GGUF file's folder; never committed: goes again
   checkpoint::ModelFolder folder;
@@ -83,7 +84,8 @@ Source open_source(const PrepareArguments& arguments) {
     checkpoint::write_gguf_model(path, passing->path());
     path = passing->path();
   }
-  auto folder = checkpoint::ModelFolder::open_backbone(path);
+  auto folder = checkpoint::ModelFolder::open(
+      path, arguments.no_verify ? checkpoint::Check::never : checkpoint::Check::unless_remembered);
   auto tokenizer = infer::load_tokenizer(path, folder.config());
   auto fingerprint = checkpoint::fingerprint(folder.backbone_files());
   return {.passing = std::move(passing),

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "checksums_json.h"
 #include "ee/base/file.h"
 #include "option_visitors.h"
 
@@ -81,9 +82,11 @@ void sort_exits(std::vector<ExitSpec>& exits) {
             [](const ExitSpec& a, const ExitSpec& b) { return a.layer < b.layer; });
 }
 
-// The keys beside "exits"; the list itself goes to read_exits().
+constexpr int64_t kWithoutChecksums = 1, kWithChecksums = 2;  // format_version
+
+// The keys beside "exits" and "checksums", which are read by themselves.
 struct ExitsHeader {
-  int64_t format_version = ExitsConfig::kFormatVersion;
+  int64_t format_version = kWithChecksums;
   std::string backbone_fingerprint;
   std::vector<QualityLevel> quality = {};
 };
@@ -161,26 +164,31 @@ void validate_exits(std::vector<ExitSpec>& exits, int64_t layers, std::string_vi
 }
 
 std::string write_exits_config(const ExitsConfig& config) {
-  Json object = JsonWriter::write(
-      ExitsHeader{.backbone_fingerprint = config.backbone_fingerprint, .quality = config.quality});
+  Json object =
+      JsonWriter::write(ExitsHeader{.format_version = config.checksums ? kWithChecksums : kWithoutChecksums,
+                                    .backbone_fingerprint = config.backbone_fingerprint,
+                                    .quality = config.quality});
   if (config.quality.empty()) object.erase("quality");
   object["exits"] = Json::array();
   for (const auto& spec : config.exits) object["exits"].push_back(JsonWriter::write(spec));
+  if (config.checksums) object[kChecksumsKey] = write_checksums(*config.checksums);
   return print(object);
 }
 
 ExitsConfig read_exits_config(const std::filesystem::path& file, int64_t layers) {
   Json object = read_object(file);
   const auto version = object.find("format_version");
-  if (version == object.end() || *version != ExitsConfig::kFormatVersion)
+  if (version == object.end() || (*version != kWithoutChecksums && *version != kWithChecksums))
     throw base::UserError(
-        "{}: format_version {} is unknown; this program reads version {}. Was the file written by a newer "
-        "one?",
-        file.string(), version == object.end() ? "(missing)" : describe(*version),
-        ExitsConfig::kFormatVersion);
+        "{}: format_version {} is unknown; this program reads versions {} and {}. Was the file written by a "
+        "newer one?",
+        file.string(), version == object.end() ? "(missing)" : describe(*version), kWithoutChecksums,
+        kWithChecksums);
+  const bool has_checksums = *version == kWithChecksums;
   Problems problems(file.string());
   ExitsConfig config{
       .exits = take_exits(object, layers, problems), .backbone_fingerprint = "", .quality = {}};
+  if (has_checksums) config.checksums = take_checksums(object, problems);
   ExitsHeader header;
   JsonReader(object, "", {}, problems).read(header);
   if (!object.contains("backbone_fingerprint")) problems.add("backbone_fingerprint", "required, but missing");

@@ -73,7 +73,7 @@ int64_t Model::exit_depth(int64_t exit) const {
 }
 
 Model load_model(const LoadRequest& request) {
-  const checkpoint::ModelFolder folder = checkpoint::ModelFolder::open(request.folder);
+  const checkpoint::ModelFolder folder = checkpoint::ModelFolder::open(request.folder, request.check);
   const std::vector<config::ExitSpec> specs = find_exits(folder, request.exits);
   Model model;
   model.backbone = load_stage(folder, specs, request);
@@ -93,7 +93,7 @@ Model load_model(const LoadRequest& request) {
 }
 
 config::ModelConfig check_model(const LoadRequest& request, const parallel::GridSizes& sizes) {
-  const checkpoint::ModelFolder folder = checkpoint::ModelFolder::open(request.folder);
+  const checkpoint::ModelFolder folder = checkpoint::ModelFolder::open(request.folder, request.check);
   const config::ModelConfig& config = folder.config();
   find_exits(folder, request.exits);
   parallel::check_tensor_split(config, sizes.tensor, /*sequence_length=*/0);
@@ -107,7 +107,7 @@ config::ModelConfig check_model(const LoadRequest& request, const parallel::Grid
 std::vector<config::ExitRule> quality_rules(const LoadRequest& request, double agreement,
                                             config::ExitPolicy policy) {
   constexpr double kSame = 1e-9;
-  const checkpoint::ModelFolder folder = checkpoint::ModelFolder::open(request.folder);
+  const auto folder = checkpoint::ModelFolder::open(request.folder, checkpoint::Check::never);
   const config::ExitsConfig& exits = folder.exits();
   if (!request.exits.empty() && request.exits.size() < exits.exits.size()) {
     throw base::UserError("quality levels hold for all exits of {} together; leave --exits out",
@@ -129,7 +129,7 @@ std::vector<config::ExitRule> quality_rules(const LoadRequest& request, double a
 }
 
 void check_gates(const std::filesystem::path& path) {
-  const checkpoint::ModelFolder folder = checkpoint::ModelFolder::open(path);
+  const auto folder = checkpoint::ModelFolder::open(path, checkpoint::Check::never);
   folder.exits();
   if (!folder.has_gates()) {
     throw base::UserError("the exits of {} have no gates; fit some with ee-tune calibrate --gate",

@@ -27,6 +27,7 @@ Job fit_job(const fs::path& folder, const fs::path& cache, const checkpoint::Att
             const FitText& text) {
   config::TuneOptions tune;
   tune.model.path = folder.string();
+  tune.model.verify = false;  // it was made just now
   tune.model.precision =
       text.precision.value_or(cpu_computes_in_bf16() ? config::Precision::bf16 : config::Precision::stored);
   tune.output = options.output.string();

@@ -32,7 +32,7 @@ int64_t record_bytes(const Job& job) {
 // All that the streams depend on.
 std::string content_hash(const Job& job) {
   base::Hasher hasher;
-  hasher.update(fmt::format("{} {} {} {}", job.folder.exits().backbone_fingerprint,
+  hasher.update(fmt::format("{} {} {} {}", job.folder.backbone_digest(),
                             config::write_model_config(job.folder.config()), job.element_bytes(),
                             job.training.sequences().fingerprint()));
   return hasher.digest();

@@ -223,7 +223,9 @@ std::vector<config::ExitSpec> select_exits(const config::ExitsConfig& available,
 Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   fill_in(options, launch.local_world_size);
   const auto grid = grid_sizes(options.parallel, launch.world_size);
-  auto folder = checkpoint::ModelFolder::open(options.model.path);
+  auto folder = checkpoint::ModelFolder::open(options.model.path, options.model.verify
+                                                                      ? checkpoint::Check::unless_remembered
+                                                                      : checkpoint::Check::never);
   check_environment(options, folder, launch);
   const std::string device = own_device(options.device, launch);
   auto selected = select_exits(folder.exits(), options.exits, folder.config(), options.train.backbone());

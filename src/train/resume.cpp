@@ -17,6 +17,7 @@ namespace {
 config::TuneOptions without_neutral(config::TuneOptions options) {
   const config::TuneOptions neutral;
   options.model.path.clear();
+  options.model.verify = neutral.model.verify;
   options.output.clear();
   options.data.train.clear();
   options.data.validation.clear();
@@ -61,7 +62,9 @@ void compare_options(const config::TuneOptions& then, const config::TuneOptions&
 
 void check_belongs(const Job& job, const TrainingState& state, const std::string& where, const Warn& warn) {
   const auto expected = describe_run(job);
-  if (state.model_fingerprint != expected.model_fingerprint)
+  // A checkpoint from before there were checksums has the fingerprint.
+  if (state.model_fingerprint != expected.model_fingerprint &&
+      state.model_fingerprint != job.folder.exits().backbone_fingerprint)
     throw UserError("checkpoint {} belongs to another model than {} (fingerprint {}, expected {})", where,
                     job.folder.path().string(), state.model_fingerprint, expected.model_fingerprint);
   compare_options(config::parse_tune_config(state.config_echo, where, {}), job.options, where, warn);
@@ -105,7 +108,7 @@ TrainingState describe_run(const Job& job) {
   TrainingState state;
   state.rng = fmt::format("order of seed {} over corpus {}", job.options.seed, job.corpus->fingerprint());
   state.config_echo = config::print_tune_config(job.options);
-  state.model_fingerprint = job.folder.exits().backbone_fingerprint;
+  state.model_fingerprint = job.folder.backbone_digest();
   return state;
 }
 

@@ -259,7 +259,11 @@ TEST_F(ModelFolderTest, RefusesExitsOfAnotherBackbone) {
   const fs::path path = write_with_exits();
   fs::remove(path / "model.safetensors");
   write_tensors(path / "model.safetensors", backbone_tensors(test::tiny_backbone(byte_config(), 7)));
-  EXPECT_USER_ERROR(ModelFolder::open(path), AllOf(HasSubstr("another backbone"), HasSubstr("fingerprint")));
+  EXPECT_USER_ERROR(ModelFolder::open(path),
+                    AllOf(HasSubstr("another backbone"), HasSubstr("model.embed_tokens.weight"),
+                          HasSubstr("ee-convert attach")));
+  EXPECT_USER_ERROR(ModelFolder::open(path, Check::never),
+                    AllOf(HasSubstr("another backbone"), HasSubstr("fingerprint")));
   EXPECT_NO_THROW(ModelFolder::open_backbone(path));
 }
 

@@ -147,6 +147,27 @@ TEST(ExitsConfig, WhatIsWrittenReadsBackEqual) {
               HasSubstr("exits[4].layer: 5 is out of range"));
 }
 
+TEST(ExitsConfig, ChecksumsReadBackAndNoneCanChangeUnseen) {
+  const ExitsConfig config{.exits = {{.layer = 2}},
+                           .backbone_fingerprint = "f",
+                           .checksums = Checksums{.backbone = {{"a.weight", "01"}, {"b.weight", "02"}},
+                                                  .exits = {{"exits.2.norm.weight", "03"}},
+                                                  .gates = {{"exits.2.gate.weight", "04"}}}};
+  const std::string good = write_exits_config(config);
+  EXPECT_THAT(good, HasSubstr(R"("format_version": 2)"));
+  TempFolder folder;
+  EXPECT_EQ(read_exits_config(folder.write("ee_config.json", good), 4), config);
+  const auto damaged = [&](std::string_view from, std::string_view to) {
+    return user_error([&] { read_exits_config(folder.write("damaged.json", with(good, from, to)), 4); });
+  };
+  for (const char* value : {"\"01\"", "\"02\"", "\"03\"", "\"04\"", "a.weight", "2.gate"})
+    EXPECT_THAT(damaged(value, with(value, std::string_view(value).substr(1, 1), "9")),
+                HasSubstr("checksums.digest: does not belong to these checksums"))
+        << value;
+  EXPECT_THAT(damaged("\"01\"", "1"), HasSubstr("checksums.backbone.a.weight: expected text, got number 1"));
+  EXPECT_THAT(damaged("\"gates\"", "\"gate\""), HasSubstr("checksums.gates: required, but missing"));
+}
+
 TEST(ExitsConfig, RefusesQualityLevelsOfOtherExits) {
   const std::string good = write_exits_config(
       {.exits = {{.layer = 2}},
@@ -173,8 +194,10 @@ TEST(ExitsConfig, RefusesOtherVersionsAndDamage) {
     const auto file = folder.write("ee_config.json", with(good, from, to));
     return user_error([&] { read_exits_config(file, 4); });
   };
+  EXPECT_THAT(damaged(R"("format_version": 1)", R"("format_version": 3)"),
+              HasSubstr("format_version number 3 is unknown; this program reads versions 1 and 2"));
   EXPECT_THAT(damaged(R"("format_version": 1)", R"("format_version": 2)"),
-              HasSubstr("format_version number 2 is unknown; this program reads version 1"));
+              HasSubstr("checksums: required, but missing"));
   EXPECT_THAT(damaged(R"("format_version": 1,)", ""), HasSubstr("format_version (missing) is unknown"));
   EXPECT_THAT(damaged(R"("backbone_fingerprint": "f",)", ""),
               HasSubstr("backbone_fingerprint: required, but missing"));

@@ -42,6 +42,7 @@ std::string plus(const std::string& keys) {
 TuneOptions unusual() {
   TuneOptions o = smallest();
   o.model.precision = Precision::bf16;
+  o.model.verify = false;
   o.data = {{"a b.txt", "\"ü\"/folder"}, {"v.jsonl"}, 0.1, "cache", true, 3, false};
   o.exits = {{10, 16},
              ExitStart::stored,

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "ee/checkpoint/model_folder.h"
 #include "ee/checkpoint/tensor_files.h"
 #include "grid/grid_fixture.h"
 
@@ -74,6 +75,9 @@ void expect_equal_weights(const fs::path& got, const fs::path& expected, double 
   expect_equal_file(got / "exits.safetensors", expected / "exits.safetensors", tolerance);
   if (fs::exists(expected / "model.safetensors"))
     expect_equal_file(got / "model.safetensors", expected / "model.safetensors", tolerance);
+  if (fs::exists(expected / "ee_config.json")) {  // checksums of whole tensors, whoever had which part
+    EXPECT_NO_THROW(checkpoint::ModelFolder::open(got, checkpoint::Check::always));
+  }
 }
 
 }  // namespace

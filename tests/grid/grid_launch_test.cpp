@@ -119,6 +119,20 @@ TEST_F(GridLaunch, OtherMistakesAreToldOnceToo) {
   expect_one_error(ranks.output(), "tune.json");
 }
 
+// One rank of a machine reads the files, whichever comes first; the verdict is that of all.
+TEST_F(GridLaunch, ADamagedModelIsRefusedByOneLine) {
+  const auto file = folder_ / "model" / "exits.safetensors";
+  const auto at = static_cast<std::streamoff>(fs::file_size(file)) - 100;
+  std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+  stream.seekg(at);
+  const auto byte = static_cast<char>(stream.get() ^ 1);
+  stream.seekp(at).put(byte);
+  stream.close();
+  expect_refused(2, grid(2, 1, 1), "damaged or altered");
+  fs::last_write_time(file, fs::file_time_type::clock::now() - std::chrono::hours(1));  // is remembered
+  for (int i = 0; i < 2; ++i) expect_refused(2, grid(2, 1, 1), "damaged or altered");
+}
+
 TEST_F(GridLaunch, SpawnRefusesWithOneLine) {
   configure(grid(2, 1, 1));
   const auto finished = run({"--spawn", "3"});

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "ee/checkpoint/integrity.h"
 #include "ee/config/exit_spec.h"
 #include "ee/config/model_config.h"
 #include "ee/format/dtype.h"
@@ -39,6 +40,6 @@ void write_gguf_model(const std::filesystem::path& gguf, const std::filesystem::
 // back, tensors unchanged under the new layer's name. UserError: mlp exits (they read inside the layer), a
 // layer out of range, two exits at one layer.
 void move_exits(const std::filesystem::path& folder, config::ExitPosition position,
-                const std::filesystem::path& output);
+                const std::filesystem::path& output, Check check = Check::unless_remembered);
 
 }  // namespace ee::checkpoint

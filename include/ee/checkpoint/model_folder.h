@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "ee/checkpoint/integrity.h"
 #include "ee/checkpoint/tensor_source.h"
 #include "ee/config/exit_spec.h"
 #include "ee/config/model_config.h"
@@ -28,8 +29,9 @@ class TensorFiles;  // the safetensors files of a folder as one map from name to
 class ModelFolder {
  public:
   // Checks config.json, the safetensors headers against the tensor table, and, when there are exits,
-  // ee_config.json, exits.safetensors' header and the backbone's fingerprint.
-  static ModelFolder open(const std::filesystem::path& path);
+  // ee_config.json, exits.safetensors' header, the backbone's fingerprint and, as `check` says, the checksum
+  // of every tensor of backbone, exits and gates.
+  static ModelFolder open(const std::filesystem::path& path, Check check = Check::unless_remembered);
 
   // The same without a look at exits, should there be any: for attaching new ones.
   static ModelFolder open_backbone(const std::filesystem::path& path);
@@ -42,12 +44,16 @@ class ModelFolder {
   const TensorFiles& exit_files() const { return *exit_files_; }  // only with exits
   bool has_gates() const { return gate_files_ != nullptr; }       // all exits have one, or none
   const TensorFiles& gate_files() const { return *gate_files_; }  // only with gates
+  Integrity integrity() const { return integrity_; }
+  // Of every byte of the backbone; of samples of them (fingerprint()) where the folder has no checksums.
+  std::string backbone_digest() const;  // only with exits
 
  private:
   std::filesystem::path path_;
   config::ModelConfig config_;
   std::optional<config::ExitsConfig> exits_;
   std::shared_ptr<TensorFiles> backbone_files_, exit_files_, gate_files_;
+  Integrity integrity_ = Integrity::no_checksums;
 };
 
 struct LoadOptions {
@@ -82,7 +88,8 @@ at::ScalarType stored_exit_dtype(const ModelFolder& folder);
 at::ScalarType compute_dtype(const ModelFolder& folder, config::Precision precision, at::Device device);
 
 // XXH3-128 over every tensor's name, dtype and shape, and up to 4 KiB from the start, middle and end of its
-// bytes: cheap enough for every load, and another fine-tune of the same model never matches.
+// bytes: cheap enough for every load, and another fine-tune of the same model never matches. What it does not
+// see, the checksums do.
 std::string fingerprint(const TensorFiles& backbone_files);
 
 // Writes into the folder what calibration found: the exits' temperatures and gates (all have one or none),

@@ -4,6 +4,8 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -139,11 +141,20 @@ void visit(Visitor& v, QualityLevel& o) {
   v.list(o.exits, "exits", "from where on each exit makes a token");
 }
 
+// What every byte of a model's tensors is proved by: tensor name -> 32 hex digits (checkpoint/README.md says
+// of what).
+struct Checksums {
+  std::map<std::string, std::string> backbone, exits, gates;
+
+  std::string digest() const;  // of all three; stored beside them, so that they cannot change unseen either
+  bool operator==(const Checksums&) const = default;
+};
+
 struct ExitsConfig {
-  static constexpr int kFormatVersion = 1;
-  std::vector<ExitSpec> exits;             // sorted by layer
-  std::string backbone_fingerprint;        // of checkpoint::fingerprint()
-  std::vector<QualityLevel> quality = {};  // of these weights: tuning writes none
+  std::vector<ExitSpec> exits;              // sorted by layer
+  std::string backbone_fingerprint;         // of checkpoint::fingerprint()
+  std::vector<QualityLevel> quality = {};   // of these weights: tuning writes none
+  std::optional<Checksums> checksums = {};  // format version 2 has them, 1 has none
 
   bool operator==(const ExitsConfig&) const = default;
 };
@@ -179,9 +190,10 @@ std::vector<ExitSpec> read_exit_specs(const std::filesystem::path& file, int64_t
 // with position before, norm without a norm, non-positive temperature, negative weight.
 void validate_exits(std::vector<ExitSpec>& exits, int64_t layers, std::string_view origin);
 
-// ee_config.json: {"format_version": 1, "backbone_fingerprint": "...", "exits": [every key of ExitSpec]} and,
-// once calibrated, "quality": [every key of QualityLevel]. Reading back gives an equal config; another
-// version or any problem is a UserError.
+// ee_config.json: {"format_version": 2, "backbone_fingerprint": "...", "exits": [every key of ExitSpec],
+// "checksums": {"digest": "...", "backbone": {name: checksum}, "exits": {...}, "gates": {...}}} and, once
+// calibrated, "quality": [every key of QualityLevel]; version 1 is the same without checksums. Reading back
+// gives an equal config; another version or any problem is a UserError.
 std::string write_exits_config(const ExitsConfig& config);
 ExitsConfig read_exits_config(const std::filesystem::path& file, int64_t layers);
 

@@ -62,6 +62,7 @@ constexpr std::array<EnumName<HiftOrder>, 3> enum_names(HiftOrder) {
 struct ModelOptions {
   std::string path;
   Precision precision = Precision::stored;
+  bool verify = true;
   bool operator==(const ModelOptions&) const = default;
 };
 
@@ -233,6 +234,8 @@ template <typename Visitor>
 void visit(Visitor& v, ModelOptions& o) {
   v(o.path, "path", "folder of a model with exits, as ee-convert attach writes it", required());
   v(o.precision, "precision", "dtype of backbone and computation; stored: as the checkpoint has it");
+  v(o.verify, "verify",
+    "compare every tensor with its checksum, unless these very files have been compared before");
 }
 
 template <typename Visitor>

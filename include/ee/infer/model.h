@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "ee/checkpoint/integrity.h"
 #include "ee/config/tune_options.h"
 #include "ee/exits/exit_head.h"
 #include "ee/model/backbone.h"
@@ -22,6 +23,7 @@ struct LoadRequest {
   // On a grid of processes: this rank's slices of the layers and exits of pipeline stage `stage`, no more.
   parallel::TensorRanks tensor = {};
   int64_t stage = 0, stages = 1;
+  checkpoint::Check check = checkpoint::Check::unless_remembered;  // of the tensors' checksums
 };
 
 struct Model {
@@ -40,8 +42,8 @@ Model load_model(const LoadRequest& request);
 // UserError also: tensor ranks that the model's sizes do not allow, more pipeline stages than layers.
 config::ModelConfig check_model(const LoadRequest& request, const parallel::GridSizes& sizes);
 
-// The rules that the folder's calibration found for a wanted agreement. UserError: it has no such level (with
-// those that there are), or some of its exits are left out.
+// The rules that the folder's calibration found for a wanted agreement; compares no checksums. UserError: it
+// has no such level (with those that there are), or some of its exits are left out.
 std::vector<config::ExitRule> quality_rules(const LoadRequest& request, double agreement,
                                             config::ExitPolicy policy);
 
