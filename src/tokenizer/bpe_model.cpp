@@ -7,6 +7,7 @@
 #include "byte_alphabet.h"
 #include "ee/base/error.h"
 #include "ee/base/hash.h"
+#include "utf8.h"
 
 namespace ee::tokenizer {
 namespace {
@@ -39,10 +40,12 @@ uint64_t pair_key(int32_t left, int32_t right) {
 
 }  // namespace
 
-BpeModel::BpeModel(const nlohmann::json& model, const std::string& where) {
+BpeModel::BpeModel(const nlohmann::json& model, Alphabet alphabet, const std::string& where)
+    : alphabet_(alphabet) {
   refuse_unsupported(model, where);
   read_vocabulary(model.at("vocab"), where);
   read_merges(model.at("merges"), where);
+  if (model.value("byte_fallback", false)) read_fallback();
   ignore_merges_ = model.value("ignore_merges", false);
   fuse_unknown_ = model.value("fuse_unk", false);
   if (const auto unknown = model.find("unk_token"); unknown != model.end() && unknown->is_string()) {
@@ -64,11 +67,23 @@ void BpeModel::read_vocabulary(const nlohmann::json& vocabulary, const std::stri
     if (id >= size()) bytes_.resize(static_cast<std::size_t>(id) + 1);
     std::string& bytes = bytes_[static_cast<std::size_t>(id)];
     if (!bytes.empty()) throw UserError("{}: id {} belongs to two tokens, '{}' is one", where, id, spelling);
-    const auto unspelled = unspell_bytes(spelling);
+    const auto unspelled = from_spelling(spelling);
     bytes = unspelled.value_or(spelling);
     (unspelled ? ids_ : ids_of_other_spellings_).emplace(bytes, static_cast<int32_t>(id));
     if (unspelled && bytes.size() == 1) byte_ids_[static_cast<uint8_t>(bytes[0])] = static_cast<int32_t>(id);
   }
+}
+
+void BpeModel::read_fallback() {
+  if (alphabet_ == Alphabet::bytes) return;  // every byte has its own spelling
+  fallback_ids_.reserve(256);
+  for (int byte = 0; byte < 256; ++byte) {
+    fallback_ids_.push_back(id_of_bytes(fmt::format("<0x{:02X}>", byte)).value_or(-1));
+  }
+}
+
+std::optional<std::string> BpeModel::from_spelling(std::string_view spelling) const {
+  return alphabet_ == Alphabet::bytes ? unspell_bytes(spelling) : std::optional<std::string>(spelling);
 }
 
 void BpeModel::read_merges(const nlohmann::json& merges, const std::string& where) {
@@ -107,7 +122,7 @@ std::optional<int32_t> BpeModel::id_of_bytes(std::string_view bytes) const {
 }
 
 std::optional<int32_t> BpeModel::id_of_spelling(std::string_view spelling) const {
-  if (const auto bytes = unspell_bytes(spelling)) return id_of_bytes(*bytes);
+  if (const auto bytes = from_spelling(spelling)) return id_of_bytes(*bytes);
   const auto found = ids_of_other_spellings_.find(spelling);
   return found == ids_of_other_spellings_.end() ? std::nullopt : std::optional(found->second);
 }
@@ -117,8 +132,12 @@ const BpeModel::Merge* BpeModel::find_merge(int32_t left, int32_t right) const {
   return found == merges_.end() ? nullptr : &found->second;
 }
 
-void BpeModel::fill(std::string_view word, std::vector<Scratch::Symbol>& symbols) const {
-  symbols.clear();
+void BpeModel::add_symbol(int32_t id, std::vector<Scratch::Symbol>& symbols) {
+  const auto place = static_cast<int32_t>(symbols.size());
+  symbols.push_back({.id = id, .previous = place - 1, .next = place + 1, .gone = false});
+}
+
+void BpeModel::fill_bytes(std::string_view word, std::vector<Scratch::Symbol>& symbols) const {
   bool after_unknown = false;
   for (const char byte : word) {
     int32_t id = byte_ids_[static_cast<uint8_t>(byte)];
@@ -126,11 +145,30 @@ void BpeModel::fill(std::string_view word, std::vector<Scratch::Symbol>& symbols
     // As Hugging Face does: without an unknown token, a byte that the vocabulary lacks is dropped.
     if (missing && unknown_ && !(after_unknown && fuse_unknown_)) id = *unknown_;
     after_unknown = missing;
-    if (id < 0) continue;
-    const auto place = static_cast<int32_t>(symbols.size());
-    symbols.push_back({.id = id, .previous = place - 1, .next = place + 1, .gone = false});
+    if (id >= 0) add_symbol(id, symbols);
   }
-  if (!symbols.empty()) symbols.back().next = -1;
+}
+
+void BpeModel::fill_characters(std::string_view word, std::vector<Scratch::Symbol>& symbols) const {
+  bool after_unknown = false;
+  const auto fallback = [&](char byte) { return fallback_ids_[static_cast<uint8_t>(byte)]; };
+  for (std::size_t length = 0; !word.empty(); word.remove_prefix(length)) {
+    length = decode_utf8(word).length;
+    const std::string_view character = word.substr(0, length);
+    const int32_t single = length == 1 ? byte_ids_[static_cast<uint8_t>(word[0])] : -1;
+    if (const auto id = single >= 0 ? single : id_of_bytes(character).value_or(-1); id >= 0) {
+      add_symbol(id, symbols);
+      after_unknown = false;
+    } else if (!fallback_ids_.empty() &&
+               std::ranges::all_of(character, [&](char byte) { return fallback(byte) >= 0; })) {
+      for (const char byte : character) add_symbol(fallback(byte), symbols);
+      after_unknown = false;
+    } else {
+      // Dropped without an unknown token, as above.
+      if (unknown_ && !(after_unknown && fuse_unknown_)) add_symbol(*unknown_, symbols);
+      after_unknown = true;
+    }
+  }
 }
 
 // Puts the pair that begins at `place` into the queue, if it merges.
@@ -174,7 +212,9 @@ void BpeModel::encode(std::string_view word, Scratch& scratch, std::vector<int32
       return;
     }
   }
-  fill(word, scratch.symbols);
+  scratch.symbols.clear();
+  alphabet_ == Alphabet::bytes ? fill_bytes(word, scratch.symbols) : fill_characters(word, scratch.symbols);
+  if (!scratch.symbols.empty()) scratch.symbols.back().next = -1;
   merge_all(scratch);
   for (const auto& symbol : scratch.symbols) {
     if (!symbol.gone) ids.push_back(symbol.id);
@@ -195,6 +235,7 @@ void BpeModel::hash_into(base::Hasher& hasher) const {
     hasher.update(std::as_bytes(std::span(&pair, 1)));
   }
   hasher.update(fmt::format("{} {} {}\n", unknown_.value_or(-1), fuse_unknown_, ignore_merges_));
+  if (!fallback_ids_.empty()) hasher.update("byte fallback\n");
 }
 
 }  // namespace ee::tokenizer

@@ -1,10 +1,11 @@
-// What the two kinds of tokenizers in GGUF files share: the list of tokens and their roles.
+// What the kinds of tokenizers in GGUF files share: the list of tokens, their roles, and how they are written.
 #pragma once
 
 #include <filesystem>
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ee/format/gguf.h"
@@ -17,6 +18,7 @@ inline constexpr int64_t kGgufUnknown = 2, kGgufControl = 3, kGgufUserDefined = 
 struct GgufVocabulary {
   const std::vector<std::string>& tokens;  // by id
   const std::vector<int64_t>& types;       // one for each token
+  bool sentencepiece;                      // then roles that the file does not mention are llama.cpp's own
 
   // UserError if the two lists do not fit together.
   explicit GgufVocabulary(const format::GgufFile& file);
@@ -26,15 +28,30 @@ struct GgufVocabulary {
   std::optional<std::string> role(const format::GgufFile& file, const std::string& name) const;  // its text
 };
 
-// Each writes the files of its kind, with write_gguf_tokenizer_config() for those that both have.
+// tokenizer.ggml.merges as pairs. A text may begin with a space, but has none behind its first character.
+std::vector<std::pair<std::string, std::string>> gguf_merges(const format::GgufFile& file);
+
+// `model` of tokenizer.json. Of ids with one text the last counts, as for llama.cpp and transformers: the others
+// come out of no text.
+nlohmann::ordered_json bpe_model_json(const GgufVocabulary& vocabulary,
+                                      const std::vector<std::pair<std::string, std::string>>& merges);
+
+// Parts of tokenizer.json by its names for them.
+struct GgufTokenizer {
+  nlohmann::ordered_json normalizer, pre_tokenizer, decoder, model;
+  bool adds_bos = false;  // unless tokenizer.ggml.add_bos_token says otherwise
+};
+
+// Writes tokenizer.json, tokenizer_config.json and chat_template.jinja.
+void write_gguf_tokenizer(const format::GgufFile& file, const GgufVocabulary& vocabulary, GgufTokenizer parts,
+                          const std::filesystem::path& folder);
+
+// Each calls write_gguf_tokenizer() with the parts of its kind.
 void write_gguf_byte_bpe(const format::GgufFile& file, const GgufVocabulary& vocabulary,
                          const std::filesystem::path& folder);
 void write_gguf_sentencepiece(const format::GgufFile& file, const GgufVocabulary& vocabulary,
                               const std::filesystem::path& folder);
-
-// Adds the tokens with roles and the chat template to `config` and writes tokenizer_config.json and
-// chat_template.jinja.
-void write_gguf_tokenizer_config(const format::GgufFile& file, const GgufVocabulary& vocabulary,
-                                 nlohmann::ordered_json config, const std::filesystem::path& folder);
+void write_gguf_gemma4(const format::GgufFile& file, const GgufVocabulary& vocabulary,
+                       const std::filesystem::path& folder);
 
 }  // namespace ee::tokenizer

@@ -17,8 +17,17 @@ int64_t template_token(const json& post_processor, const std::string& name, cons
   return ids.at(0).get<int64_t>();
 }
 
-std::optional<int64_t> from_template(const json& post_processor, const std::string& where) {
-  std::optional<int64_t> leading;
+void put(std::optional<int64_t>& place, int64_t token, const std::string& where) {
+  if (place) {
+    throw UserError(
+        "{}: the post-processor adds two tokens on one side of the text, which is not supported (expected one "
+        "before it, one behind it, or both)",
+        where);
+  }
+  place = token;
+}
+
+void add_template(const json& post_processor, const std::string& where, AroundText& around) {
   bool text_seen = false;
   for (const json& piece : post_processor.at("single")) {
     if (!piece.contains("SpecialToken")) {
@@ -26,34 +35,29 @@ std::optional<int64_t> from_template(const json& post_processor, const std::stri
       continue;
     }
     const std::string name = piece.at("SpecialToken").at("id");
-    if (text_seen || leading) {
-      throw UserError(
-          "{}: the post-processor adds {} {}, which is not supported (expected one token before the text)",
-          where, name, text_seen ? "behind the text" : "as a second token before the text");
-    }
-    leading = template_token(post_processor, name, where);
+    put(text_seen ? around.behind : around.before, template_token(post_processor, name, where), where);
   }
-  return leading;
+}
+
+void add(const json& post_processor, const std::string& where, AroundText& around) {
+  if (post_processor.is_null()) return;
+  const std::string type = post_processor.at("type");
+  if (type == "ByteLevel") return;  // changes offsets only
+  if (type == "TemplateProcessing") return add_template(post_processor, where, around);
+  if (type == "Sequence") {
+    for (const json& inner : post_processor.at("processors")) add(inner, where, around);
+    return;
+  }
+  throw UserError("{}: the post-processor {} is not supported (expected ByteLevel or TemplateProcessing)",
+                  where, type);
 }
 
 }  // namespace
 
-std::optional<int64_t> leading_token(const json& post_processor, const std::string& where) {
-  if (post_processor.is_null()) return {};
-  const std::string type = post_processor.at("type");
-  if (type == "ByteLevel") return {};
-  if (type == "TemplateProcessing") return from_template(post_processor, where);
-  if (type == "Sequence") {
-    std::optional<int64_t> leading;
-    for (const json& inner : post_processor.at("processors")) {
-      const auto token = leading_token(inner, where);
-      if (token && leading) throw UserError("{}: the post-processor adds two tokens before the text", where);
-      if (token) leading = token;
-    }
-    return leading;
-  }
-  throw UserError("{}: the post-processor {} is not supported (expected ByteLevel or TemplateProcessing)",
-                  where, type);
+AroundText tokens_around_text(const json& post_processor, const std::string& where) {
+  AroundText around;
+  add(post_processor, where, around);
+  return around;
 }
 
 }  // namespace ee::tokenizer

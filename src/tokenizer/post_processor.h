@@ -8,7 +8,11 @@
 
 namespace ee::tokenizer {
 
-// The one token it puts in front, if any. UserError with `where` if it adds anything else, such as an EOS.
-std::optional<int64_t> leading_token(const nlohmann::json& post_processor, const std::string& where);
+struct AroundText {
+  std::optional<int64_t> before, behind;  // one token each
+};
+
+// UserError with `where` if it adds anything else, such as two tokens in front.
+AroundText tokens_around_text(const nlohmann::json& post_processor, const std::string& where);
 
 }  // namespace ee::tokenizer

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ee/base/error.h"
+#include "known_regexes.h"
 #include "utf8.h"
 
 namespace ee::tokenizer {
@@ -10,21 +11,10 @@ namespace {
 
 using base::UserError;
 
-// Hugging Face's ByteLevel splits by GPT-2's expression.
-constexpr const char* kGpt2Regex =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
 }  // namespace
 
 PreTokenizer::PreTokenizer(const nlohmann::json& description, const std::string& where) {
   if (!description.is_null()) add(description, where);
-  if (!byte_level_) {
-    throw UserError(
-        "{}: the pre-tokenizer has no ByteLevel, so this is not a byte-level BPE. Supported: ByteLevel, or a "
-        "Sequence "
-        "of Split and Digits ending with ByteLevel",
-        where);
-  }
 }
 
 void PreTokenizer::add(const nlohmann::json& description, const std::string& where) {
@@ -47,25 +37,52 @@ void PreTokenizer::add(const nlohmann::json& description, const std::string& whe
                       .behavior = individual ? Behavior::isolated : Behavior::contiguous});
   } else if (type == "Split") {
     steps_.push_back(split_step(description, where));
+  } else if (type == "Metaspace") {
+    steps_.push_back(metaspace_step(description, where));
   } else {
     throw UserError(
-        "{}: the pre-tokenizer {} is not supported (expected ByteLevel, Split, Digits or a Sequence of them)",
+        "{}: the pre-tokenizer {} is not supported (expected ByteLevel, Split, Digits, Metaspace or a Sequence "
+        "of them)",
         where, type);
   }
+}
+
+PreTokenizer::Step PreTokenizer::metaspace_step(const nlohmann::json& description, const std::string& where) {
+  const std::string scheme = description.value("prepend_scheme", "always");
+  const auto old_flag = description.find("add_prefix_space");
+  if (old_flag != description.end() && *old_flag == false && scheme != "never") {
+    throw UserError("{}: Metaspace has add_prefix_space false and prepend_scheme {}, which contradict each other",
+                    where, scheme);
+  }
+  Metaspace metaspace{.prepend = Metaspace::Prepend::never, .replacement = description.at("replacement")};
+  if (scheme == "always") {
+    metaspace.prepend = Metaspace::Prepend::always;
+  } else if (scheme == "first") {
+    metaspace.prepend = Metaspace::Prepend::first;
+  } else if (scheme != "never") {
+    throw UserError("{}: Metaspace's prepend_scheme {} is not known (expected always, first or never)", where,
+                    scheme);
+  }
+  Step step{.behavior = Behavior::merged_with_next};
+  if (description.value("split", true)) step.regex.emplace(Regex::literal(metaspace.replacement, where));
+  step.metaspace = std::move(metaspace);
+  return step;
+}
+
+std::string PreTokenizer::Metaspace::apply(std::string_view text, bool first) const {
+  std::string result;
+  const bool wanted = prepend == Prepend::always || (prepend == Prepend::first && first);
+  if (wanted && !text.starts_with(' ') && !text.starts_with(replacement)) result = replacement;
+  result.reserve(text.size() + text.size() / 2);
+  for (const char byte : text) byte == ' ' ? result += replacement : result += byte;
+  return result;
 }
 
 PreTokenizer::Step PreTokenizer::split_step(const nlohmann::json& description,
                                             const std::string& where) const {
   Step step{.behavior = behavior_from(description.at("behavior"), where),
             .invert = description.value("invert", false)};
-  const auto& pattern = description.at("pattern");
-  if (pattern.contains("String")) {
-    const std::string text = pattern.at("String");
-    if (text.empty()) throw UserError("{}: a Split by an empty string is not supported", where);
-    step.regex.emplace(Regex::literal(text, where));
-  } else {
-    step.regex.emplace(pattern.at("Regex").get<std::string>(), where);
-  }
+  step.regex.emplace(Regex::from_json(description.at("pattern"), where));
   return step;
 }
 
@@ -78,17 +95,21 @@ PreTokenizer::Behavior PreTokenizer::behavior_from(const std::string& name, cons
   throw UserError("{}: the Split behavior {} is not known", where, name);
 }
 
-void PreTokenizer::run(std::size_t index, std::string_view text, Regex::Scratch& scratch,
+void PreTokenizer::run(std::size_t index, std::string_view text, bool first, Regex::Scratch& scratch,
                        const Word& word) const {
   if (index == steps_.size()) return word(text);
   const Step& step = steps_[index];
-  std::string with_space;
-  if (step.add_prefix_space && !text.empty() && text[0] != ' ') {
-    with_space.append(1, ' ').append(text);
-    text = with_space;
+  std::string changed;
+  if (step.metaspace) {
+    text = changed = step.metaspace->apply(text, first);
+  } else if (step.add_prefix_space && !text.empty() && text[0] != ' ') {
+    text = changed.append(1, ' ').append(text);
   }
   if (index + 1 == steps_.size()) return cut(step, text, scratch, word);
-  cut(step, text, scratch, [&, index](std::string_view piece) { run(index + 1, piece, scratch, word); });
+  const char* const begin = text.data();
+  cut(step, text, scratch, [&, begin](std::string_view piece) {
+    run(index + 1, piece, first && piece.data() == begin, scratch, word);
+  });
 }
 
 void PreTokenizer::cut(const Step& step, std::string_view text, Regex::Scratch& scratch,

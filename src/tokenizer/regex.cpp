@@ -6,6 +6,7 @@
 #include <cctype>
 #include <cstdint>
 #include <new>
+#include <nlohmann/json.hpp>
 
 #include "ee/base/error.h"
 
@@ -190,6 +191,13 @@ Regex& Regex::operator=(Regex&&) noexcept = default;
 
 Regex Regex::literal(std::string_view text, std::string_view where) {
   return Regex(std::make_unique<Compiled>(text, PCRE2_LITERAL, text, where));
+}
+
+Regex Regex::from_json(const nlohmann::json& pattern, std::string_view where) {
+  if (!pattern.contains("String")) return Regex(pattern.at("Regex").get<std::string>(), where);
+  const std::string text = pattern.at("String");
+  if (text.empty()) throw UserError("{}: an empty text as a pattern is not supported", where);
+  return literal(text, where);
 }
 
 std::optional<Regex::Match> Regex::find(std::string_view subject, std::size_t from, Scratch& scratch) const {

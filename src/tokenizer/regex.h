@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -33,6 +34,8 @@ class Regex {
   // UserError with `where` (file and key) if the pattern is wrong or uses what PCRE2 would read differently.
   Regex(std::string_view oniguruma_pattern, std::string_view where);
   static Regex literal(std::string_view text, std::string_view where);
+  // tokenizer.json's {"String": <text>} or {"Regex": <pattern>}.
+  static Regex from_json(const nlohmann::json& pattern, std::string_view where);
   ~Regex();
   Regex(Regex&&) noexcept;
   Regex& operator=(Regex&&) noexcept;

@@ -1,36 +1,49 @@
 #include "ee/tokenizer/tokenizer.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "byte_bpe_tokenizer.h"
+#include "bpe_tokenizer.h"
 #include "ee/base/error.h"
-#include "sentencepiece_tokenizer.h"
+#include "sentencepiece_model.h"
 #include "tokenizer_config.h"
+#include "transformers_class.h"
 #include "utf8.h"
 
 namespace ee::tokenizer {
 namespace {
 
-// byte_fallback marks a SentencePiece model that was converted to tokenizer.json.
-bool is_converted_sentencepiece(const nlohmann::json& description) {
-  const auto model = description.find("model");
-  return model != description.end() && model->is_object() &&
-         (model->value("byte_fallback", false) || model->value("type", "BPE") == "Unigram");
+using nlohmann::json;
+
+bool has_byte_level(const json& part) {
+  if (!part.is_object()) return false;
+  if (part.value("type", "") == "ByteLevel") return true;
+  for (const char* list : {"pretokenizers", "decoders"}) {
+    const auto inner = part.find(list);
+    if (inner != part.end() && std::ranges::any_of(*inner, has_byte_level)) return true;
+  }
+  return false;
 }
 
-std::unique_ptr<Tokenizer> load_json(const std::filesystem::path& json_path,
-                                     const std::filesystem::path& model_path, const TokenizerConfig& config) {
-  const nlohmann::json description = read_json_object(json_path);
-  if (!is_converted_sentencepiece(description))
-    return make_byte_bpe_tokenizer(description, json_path, config);
-  if (!std::filesystem::exists(model_path)) {
-    throw base::UserError(
-        "{} describes a SentencePiece model (byte_fallback or Unigram), which is read from tokenizer.model, "
-        "but there is "
-        "none beside it. Copy tokenizer.model from the model's original folder",
-        json_path.string());
-  }
-  return make_sentencepiece_tokenizer(model_path, description, config);
+std::unique_ptr<Tokenizer> load_json(const std::filesystem::path& path, TokenizerConfig config) {
+  json description = read_json_object(path);
+  const bool byte_level =
+      has_byte_level(description.value("pre_tokenizer", json())) || has_byte_level(description.value("decoder", json()));
+  const TransformersClass which = transformers_class(config, byte_level);
+  add_default_roles(which, config);
+  if (which != TransformersClass::as_written && config.lists_added_tokens) description["added_tokens"] = nullptr;
+  rebuild_as(which, config, description);
+  config.add_bos = which == TransformersClass::code_llama;
+  config.add_eos = false;
+  return make_bpe_tokenizer(description, path.string(), config);
+}
+
+std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& path, TokenizerConfig config) {
+  const TransformersClass which = transformers_class(config, false);
+  add_default_roles(which, config);
+  const json description = describe_sentencepiece(path, which, config);
+  config.add_bos |= which == TransformersClass::code_llama;
+  return make_bpe_tokenizer(description, path.string(), config);
 }
 
 }  // namespace
@@ -40,21 +53,26 @@ std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& folder) 
   const TokenizerConfig config = read_tokenizer_config(folder);
   if (std::filesystem::exists(json_path)) {
     try {
-      return load_json(json_path, model_path, config);
-    } catch (const nlohmann::json::exception& error) {
+      return load_json(json_path, config);
+    } catch (const json::exception& error) {
       throw base::UserError("{} is not as Hugging Face's library writes it: {}", json_path.string(),
                             error.what());
     }
   }
-  if (std::filesystem::exists(model_path)) return make_sentencepiece_tokenizer(model_path, nullptr, config);
+  if (std::filesystem::exists(model_path)) return load_sentencepiece(model_path, config);
   throw base::UserError("{} has no tokenizer: expected tokenizer.json or tokenizer.model in it",
                         folder.string());
 }
 
 std::string Tokenizer::decode(const std::vector<int64_t>& tokens, bool keep_special) const {
   std::string bytes;
-  for (const int64_t token : tokens) bytes += token_bytes(token, keep_special);
-  if (drops_first_space_ && bytes.starts_with(' ')) bytes.erase(0, 1);
+  std::size_t first_length = 1;  // where spaces are dropped
+  for (const int64_t token : tokens) {
+    bytes += token_bytes(token, keep_special);
+    if (drops_first_spaces_ && &token == tokens.data()) first_length = bytes.size();
+  }
+  const std::size_t end = std::min(bytes.find_first_not_of(' '), std::min(first_length, bytes.size()));
+  if (drops_first_space_) bytes.erase(0, end);
   return is_valid_utf8(bytes) ? bytes : repair_utf8(bytes);
 }
 

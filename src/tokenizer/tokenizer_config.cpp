@@ -21,29 +21,23 @@ std::optional<std::string> token_text(const json& value) {
 }
 
 void read_roles(const json& object, TokenizerConfig& config) {
-  const auto add = [&](const std::optional<std::string>& text) {
-    auto& all = config.special_tokens;
-    if (text && std::find(all.begin(), all.end(), *text) == all.end()) all.push_back(*text);
-  };
   for (const char* role :
        {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
-    const auto value = object.find(role);
-    if (value == object.end()) continue;
-    const auto text = token_text(*value);
-    if (std::string_view(role) == "bos_token" && !config.bos_token) config.bos_token = text;
-    if (std::string_view(role) == "eos_token" && !config.eos_token) config.eos_token = text;
-    add(text);
+    if (const auto value = object.find(role); value != object.end()) config.roles[role] = token_text(*value);
   }
   for (const char* list : {"additional_special_tokens", "extra_special_tokens"}) {
     const auto values = object.find(list);
-    if (values == object.end() || !values->is_array()) continue;
-    for (const auto& value : *values) add(token_text(value));
+    if (values == object.end() || !values->is_structured()) continue;
+    for (const auto& value : *values) {
+      if (const auto text = token_text(value)) config.extra_special_tokens.push_back(*text);
+    }
   }
 }
 
 void read_added_tokens(const json& object, const std::filesystem::path& path, TokenizerConfig& config) {
   const auto decoder = object.find("added_tokens_decoder");
   if (decoder == object.end()) return;
+  config.lists_added_tokens = true;
   for (const auto& [key, description] : decoder->items()) {
     int64_t id = -1;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
@@ -58,14 +52,12 @@ void read_main_file(const std::filesystem::path& path, TokenizerConfig& config) 
   const json object = read_json_object(path);
   read_roles(object, config);
   read_added_tokens(object, path, config);
-  // As in transformers: naming either of the two overrides what tokenizer.json's post-processor adds.
   const auto flag = [&](const char* key) {
     const auto value = object.find(key);
     return value != object.end() && value->is_boolean() ? std::optional(value->get<bool>()) : std::nullopt;
   };
-  const auto add_bos = flag("add_bos_token"), add_eos = flag("add_eos_token");
-  if (add_bos || add_eos) config.add_bos = add_bos.value_or(false);
-  config.add_eos = add_eos.value_or(false);
+  config.add_bos = flag("add_bos_token").value_or(false);
+  config.add_eos = flag("add_eos_token").value_or(false);
   config.legacy = flag("legacy");
   config.add_prefix_space = flag("add_prefix_space");
   if (const auto name = object.find("tokenizer_class"); name != object.end() && name->is_string()) {
@@ -73,14 +65,26 @@ void read_main_file(const std::filesystem::path& path, TokenizerConfig& config) 
   }
 }
 
-// Older folders: {"<text>": id, ...}. Listed in added_tokens_decoder as well, or else special.
+// Older folders: {"<text>": id, ...}. Special are those with a role.
 void read_old_added_tokens(const std::filesystem::path& path, TokenizerConfig& config) {
   const json object = read_json_object(path);
   for (const auto& [content, id] : object.items()) {
-    const auto same = [&](const AddedToken& token) { return token.content == content; };
-    if (std::any_of(config.added_tokens.begin(), config.added_tokens.end(), same)) continue;
-    config.added_tokens.push_back({.id = id.get<int64_t>(), .content = content, .special = true});
+    const bool special =
+        std::ranges::find(config.extra_special_tokens, content) != config.extra_special_tokens.end() ||
+        std::ranges::any_of(config.roles, [&](const auto& role) { return role.second == content; });
+    config.added_tokens.push_back(
+        {.id = id.get<int64_t>(), .content = content, .special = special, .normalized = !special});
   }
+}
+
+void read_model_config(const std::filesystem::path& path, TokenizerConfig& config) {
+  const json object = read_json_object(path);
+  const auto text = [&](const char* key) {
+    const auto value = object.find(key);
+    return value != object.end() && value->is_string() ? value->get<std::string>() : "";
+  };
+  config.model_type = text("model_type");
+  if (config.tokenizer_class.empty()) config.tokenizer_class = text("tokenizer_class");
 }
 
 }  // namespace
@@ -97,6 +101,11 @@ json read_json_object(const std::filesystem::path& path) {
   return object;
 }
 
+std::optional<std::string> TokenizerConfig::role(const std::string& name) const {
+  const auto found = roles.find(name);
+  return found == roles.end() ? std::nullopt : found->second;
+}
+
 TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
   TokenizerConfig config;
   const auto read = [&](const char* name, auto&& reader) {
@@ -109,8 +118,12 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
     }
   };
   read("tokenizer_config.json", [&](const auto& path) { read_main_file(path, config); });
-  read("special_tokens_map.json", [&](const auto& path) { read_roles(read_json_object(path), config); });
-  read("added_tokens.json", [&](const auto& path) { read_old_added_tokens(path, config); });
+  // As in transformers: the older files count only if the newer list is missing.
+  if (!config.lists_added_tokens) {
+    read("special_tokens_map.json", [&](const auto& path) { read_roles(read_json_object(path), config); });
+    read("added_tokens.json", [&](const auto& path) { read_old_added_tokens(path, config); });
+  }
+  read("config.json", [&](const auto& path) { read_model_config(path, config); });
   config.chat_template = read_chat_template(folder);
   return config;
 }

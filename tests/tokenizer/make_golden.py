@@ -14,6 +14,7 @@ import gguf
 import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer
+from transformers.tokenization_utils_base import generate_merges
 
 HERE = pathlib.Path(__file__).resolve().parent
 GOLDEN = HERE / "golden"
@@ -248,15 +249,17 @@ def make_sentencepiece():
 
 
 def make_sentencepiece_gguf():
-    """The same model as a GGUF file, as llama.cpp's converter writes Llama 2; ids by transformers from the original."""
+    """The same model as a GGUF file, as llama.cpp's converter writes Llama 2; ids by the tokenizers library, from merges
+    in order of score and with a space in front of every section, which is what llama.cpp does."""
     processor = sentencepiece.SentencePieceProcessor(str(GOLDEN / "sentencepiece" / "tokenizer.model"))
     ids = range(processor.get_piece_size())
     kinds = [2 if processor.is_unknown(i) else 3 if processor.is_control(i) else 6 if processor.is_byte(i) else 1 for i in ids]
     tokens = [processor.id_to_piece(i) for i in ids] + ["<|im_start|>", "<|plain|>"]
+    scores = [processor.get_score(i) for i in ids] + [-10000.0, -10000.0]
     writer = gguf.GGUFWriter(GOLDEN / "sentencepiece.gguf", "llama")
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
-    writer.add_token_scores([processor.get_score(i) for i in ids] + [-10000.0, -10000.0])
+    writer.add_token_scores(scores)
     writer.add_token_types(kinds + [3, 4])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
@@ -264,13 +267,114 @@ def make_sentencepiece_gguf():
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
+    mergeable = {tokens[i]: i for i in ids if kinds[i] == 1}
+    merges = generate_merges(mergeable, {token: scores[i] for token, i in mergeable.items()})
+    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges, unk_token="<unk>", fuse_unk=True,
+                                   byte_fallback=True))  # fmt: skip
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    backend.decoder = sentencepiece_decoder()
+    backend.add_special_tokens([AddedToken(tokens[i], normalized=False) for i in (0, 1, 2, 600)])
+    backend.add_tokens([AddedToken(tokens[601], normalized=False)])
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(GOLDEN / "sentencepiece" / "tokenizer.model", folder)
-        decoder = {str(i): {"content": tokens[i], "special": i != 601, "normalized": False} for i in (0, 1, 2, 600, 601)}
-        config = {"tokenizer_class": "LlamaTokenizer", **ROLES, "legacy": False, "added_tokens_decoder": decoder}
-        pathlib.Path(folder, "tokenizer_config.json").write_text(json.dumps(config))
+        backend.save(f"{folder}/tokenizer.json")
+        pathlib.Path(folder, "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "TokenizersBackend", **ROLES}))
         tokenizer = AutoTokenizer.from_pretrained(folder)
         write("sentencepiece_gguf", cases_of(tokenizer), adds_bos=True, bos=1, eos=2, vocab_size=len(tokenizer))
+
+
+def sentencepiece_decoder():
+    return decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(),
+                              decoders.Strip(" ", 1, 0)])  # fmt: skip
+
+
+SECTIONS = [
+    "", " ", "  ", "the", " the", "  the", "the ", "the  ", "the the", "the  fox   jumps", "\n", "\n\n the", " \n the",
+    "\tthe", "\u2581the", " \u2581 the", "<s>the", "<s> the", "<s>  the", " <s>the", "the<s>fox", "the <s> fox",
+    "the</s><s>fox</s>", "<s></s>", " <s> ", "\U0001f600 and \U0001f600\U0001f601", "caf\u00e9 na\u00efve \u4f60\u597d",
+    "\u0e44\u0e17\u0e22 the", "12345 times", "<0x0A>", "<unk> <pad>", "<|im_start|>the<|im_start|> fox", "a<strip> b",
+    "The quick brown fox jumps over the lazy dog. It's what they've said:\n\n\tdef main():\n    return 0\n",
+]  # fmt: skip
+
+
+def template(before, behind):
+    """The post-processor that puts these tokens around a text."""
+    special = lambda token: {"SpecialToken": {"id": token, "type_id": 0}}  # noqa: E731
+    single = [special(t) for t in before] + [{"Sequence": {"id": "A", "type_id": 0}}] + [special(t) for t in behind]
+    ids = {"<s>": 1, "</s>": 2}
+    return {"type": "TemplateProcessing", "single": single, "pair": single + [{"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {t: {"id": t, "ids": [ids[t]], "tokens": [t]} for t in before + behind}}  # fmt: skip
+
+
+def metaspace(scheme, split=False):
+    return {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": scheme, "split": split}
+
+
+def make_sentencepiece_variants():
+    """One vocabulary as tokenizer.json (golden/sentencepiece_json) or tokenizer.model with other parts, configurations and
+    model types beside it: which of them count, and what they do."""
+    folder = GOLDEN / "sentencepiece_json"
+    folder.mkdir(exist_ok=True)
+    source = AutoTokenizer.from_pretrained(GOLDEN / "sentencepiece_legacy")
+    base = json.loads(source.backend_tokenizer.to_str())
+    base["post_processor"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(base, ensure_ascii=False, separators=(",", ":")))
+    prepend = {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"},
+               {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]}, "pre_tokenizer": None}  # fmt: skip
+    fast = {"tokenizer_class": "PreTrainedTokenizerFast", **ROLES}
+    llama = {"tokenizer_class": "LlamaTokenizer", **ROLES}
+    no_strip = {"type": "Sequence", "decoders": base["decoder"]["decoders"][:3]}
+    variants = {
+        # name: (parts of tokenizer.json or None: tokenizer.model is there instead, tokenizer_config.json, model_type)
+        "prepend": (prepend, fast, "llama"),
+        "always": ({"pre_tokenizer": metaspace("always")}, fast, "llama"),
+        "first": ({"pre_tokenizer": metaspace("first")}, fast, "llama"),
+        "never": ({"pre_tokenizer": metaspace("never"), "decoder": no_strip}, fast, "llama"),
+        "always_split": ({"pre_tokenizer": metaspace("always", True)}, fast, "llama"),
+        "first_split": ({"pre_tokenizer": metaspace("first", True)}, fast, "llama"),
+        "metaspace_decoder": ({"pre_tokenizer": metaspace("first"), "decoder": metaspace("first")}, fast, "llama"),
+        "unknown": ({**prepend, "model": {"byte_fallback": False, "unk_token": "<unk>", "fuse_unk": False}}, fast, "llama"),
+        "fused_unknown": ({**prepend, "model": {"byte_fallback": False, "unk_token": "<unk>"}}, fast, "llama"),
+        "dropped": ({**prepend, "model": {"byte_fallback": False}}, fast, "llama"),
+        "ignore_merges": ({"pre_tokenizer": metaspace("always", True), "model": {"ignore_merges": True}}, fast, "llama"),
+        "around": ({**prepend, "post_processor": template(["<s>"], ["</s>"])}, {**fast, "add_bos_token": False}, "llama"),
+        "behind": ({**prepend, "post_processor": template([], ["</s>"])}, {**fast, "add_bos_token": True}, "llama"),
+        "flags_without_processor": (prepend, {**fast, "add_bos_token": True, "add_eos_token": True}, "llama"),
+        "llama_class": ({**prepend, "post_processor": template(["<s>"], [])}, llama, "llama"),
+        "llama_class_legacy": (prepend, {**llama, "legacy": True}, "llama"),
+        "llama_class_no_prefix": (prepend, {**llama, "add_prefix_space": False}, "llama"),
+        "llama_class_mistral": ({**prepend, "post_processor": template(["<s>"], [])}, llama, "mistral"),
+        "code_llama_class": (prepend, {**llama, "tokenizer_class": "CodeLlamaTokenizer"}, "llama"),
+        "gemma_class": (prepend, {**llama, "tokenizer_class": "GemmaTokenizer"}, "llama"),
+        "model_llama": (None, {**llama, "add_bos_token": True, "add_eos_token": True}, "llama"),
+        "model_llama_no_flags": (None, llama, "llama"),
+        "model_mistral": (None, {**llama, "add_bos_token": True}, "mistral"),
+        "model_first": (None, {"legacy": False}, "llama"),
+        "model_alone": (None, None, None),
+    }  # fmt: skip
+    (GOLDEN / "sentencepiece_variants.golden.json").write_text("[\n" + ",\n".join(
+        json.dumps(variant(name, *rest, base), separators=(",", ":")) for name, rest in variants.items()) + "\n]\n")  # fmt: skip
+
+
+def variant(name, parts, config, model_type, base):
+    with tempfile.TemporaryDirectory() as name_of_folder:
+        folder = pathlib.Path(name_of_folder)
+        if parts is None:
+            shutil.copy(GOLDEN / "sentencepiece" / "tokenizer.model", folder)
+        else:
+            model = {**base["model"], **parts.get("model", {})}
+            (folder / "tokenizer.json").write_text(json.dumps({**base, **parts, "model": model}))
+        if config is not None:
+            (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        if model_type is not None:
+            (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        around = tokenizer.encode("the")[0], tokenizer.encode("the")[-1]
+        rows = [[t, tokenizer.encode(t, add_special_tokens=False),
+                 tokenizer.encode(t, add_special_tokens=False, split_special_tokens=True),
+                 tokenizer.decode(tokenizer.encode(t, add_special_tokens=False), skip_special_tokens=False)]
+                for t in SECTIONS]  # fmt: skip
+        return {"name": name, "parts": parts, "config": config, "model_type": model_type, "adds_bos": around[0] == 1,
+                "adds_eos": around[1] == 2, "cases": rows}  # fmt: skip
 
 
 if __name__ == "__main__":
@@ -282,3 +386,4 @@ if __name__ == "__main__":
     make_smollm2()
     make_sentencepiece()
     make_sentencepiece_gguf()
+    make_sentencepiece_variants()

@@ -7,11 +7,11 @@
 
 namespace ee::tokenizer {
 
-// Writes into the existing `folder`: tokenizer.json for byte-level BPE (tokenizer.ggml.model = gpt2) or
-// tokenizer.model for SentencePiece (llama); tokenizer_config.json (BOS, EOS, padding and unknown token,
-// whether BOS is added); and, if the file has a chat template, chat_template.jinja. Tokenizer::load and
-// transformers' AutoTokenizer read them and give equal ids. UserError names the key: another kind of
-// tokenizer, an unknown tokenizer.ggml.pre, lists that do not fit together.
+// Writes into the existing `folder`: tokenizer.json for byte-level BPE (tokenizer.ggml.model = gpt2) and SentencePiece
+// (llama, gemma4), with BOS and EOS as the file says; tokenizer_config.json (BOS, EOS, padding and unknown token); and,
+// if the file has a chat template, chat_template.jinja. Tokenizer::load and transformers' AutoTokenizer read them
+// and give equal ids, which are llama.cpp's. UserError names the key: another kind of tokenizer, an unknown
+// tokenizer.ggml.pre, lists that do not fit together.
 void write_hf_tokenizer(const format::GgufFile& file, const std::filesystem::path& folder);
 
 }  // namespace ee::tokenizer

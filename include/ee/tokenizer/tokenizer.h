@@ -1,5 +1,4 @@
-// Text <-> token ids, equal to Hugging Face's: byte-level BPE (tokenizer.json) and SentencePiece
-// (tokenizer.model).
+// Text <-> token ids, equal to transformers 5's: byte-level BPE and SentencePiece's BPE.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +15,7 @@ namespace ee::tokenizer {
 
 class Tokenizer {
  public:
-  // Reads tokenizer.json (byte-level BPE) or else tokenizer.model (SentencePiece), tokenizer_config.json,
+  // Reads tokenizer.json or else tokenizer.model (SentencePiece), tokenizer_config.json, config.json's model_type,
   // the chat template. UserError: none there, a feature that is not supported (named), broken file.
   static std::unique_ptr<Tokenizer> load(const std::filesystem::path& folder);
   virtual ~Tokenizer() = default;
@@ -39,15 +38,17 @@ class Tokenizer {
     return bos_;
   }  // if the model has one; put it in front only if adds_bos()
   std::optional<int64_t> eos() const { return eos_; }
-  bool adds_bos() const { return adds_bos_; }  // whether a prompt starts with BOS
+  bool adds_bos() const { return adds_bos_; }  // whether a text starts with BOS
+  bool adds_eos() const { return adds_eos_; }  // whether a whole text ends with EOS; a prompt never does
   const ChatTemplate& chat_template() const { return chat_template_; }
   // Of one token's text (" the", "<|im_end|>"), special or not.
   virtual std::optional<int64_t> token_id(std::string_view token) const = 0;
 
  protected:
   std::optional<int64_t> bos_, eos_;
-  bool adds_bos_ = false;
-  bool drops_first_space_ = false;
+  bool adds_bos_ = false, adds_eos_ = false;
+  bool drops_first_space_ = false;   // when decoding
+  bool drops_first_spaces_ = false;  // all that the first token begins with
   ChatTemplate chat_template_;
 };
 
