@@ -66,13 +66,12 @@ std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& folder) 
 
 std::string Tokenizer::decode(const std::vector<int64_t>& tokens, bool keep_special) const {
   std::string bytes;
-  std::size_t first_length = 1;  // where spaces are dropped
-  for (const int64_t token : tokens) {
-    bytes += token_bytes(token, keep_special);
-    if (drops_first_spaces_ && &token == tokens.data()) first_length = bytes.size();
+  std::size_t dropped_most = drops_first_space_ ? 1 : 0;
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    bytes += token_bytes(tokens[i], keep_special);
+    if (drops_first_spaces_ && i == 0) dropped_most = bytes.size();
   }
-  const std::size_t end = std::min(bytes.find_first_not_of(' '), std::min(first_length, bytes.size()));
-  if (drops_first_space_) bytes.erase(0, end);
+  bytes.erase(0, std::min({bytes.find_first_not_of(' '), dropped_most, bytes.size()}));
   return is_valid_utf8(bytes) ? bytes : repair_utf8(bytes);
 }
 
