@@ -40,16 +40,19 @@ std::string digest_of(const FileCheck& file) {
   return hasher.digest();
 }
 
+// Of each file the tensors that belong to the model: others in it are as nothing.
 void list_files(const TensorFiles& files, Part part, const TensorChecksums& expected,
                 std::vector<FileCheck>& checks) {
-  for (const auto& file : files.files()) {
-    FileCheck check{.part = part, .path = file.path(), .tensors = {}, .expected = &expected};
-    for (const auto& [name, view] : file.tensors()) check.tensors.push_back({name, &view});
-    check.result.name = file.path().filename().string();
-    check.result.identity = identity_of(file.path());
-    check.result.checksums = digest_of(check);
-    checks.push_back(std::move(check));
-  }
+  const size_t first = checks.size();
+  for (const auto& file : files.files())
+    checks.push_back({.part = part, .path = file.path(), .tensors = {}, .expected = &expected});
+  for (const auto& [name, file] : files.names())
+    checks[first + file].tensors.push_back({name, &files.at(name)});
+  for (size_t i = first; i < checks.size(); ++i)
+    checks[i].result = {.name = checks[i].path.filename().string(),
+                        .identity = identity_of(checks[i].path),
+                        .checksums = digest_of(checks[i]),
+                        .differ = {}};
 }
 
 std::vector<FileCheck> list_checks(const config::Checksums& checksums, const FolderTensors& tensors) {

@@ -1,5 +1,7 @@
 #include "tensor_checksums.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <atomic>
 #include <memory>
