@@ -14,8 +14,9 @@ namespace {
 
 // What a tokenizer consists of in a Hugging Face folder, as far as it is there.
 constexpr const char* kTokenizerFiles[] = {
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model",     "vocab.json",
-    "merges.txt",     "added_tokens.json",     "chat_template.jinja", "special_tokens_map.json"};
+    "tokenizer.json",    "tokenizer_config.json", "tokenizer.model",     "vocab.json",
+    "merges.txt",        "added_tokens.json",     "chat_template.jinja", "special_tokens_map.json",
+    "chat_template.json"};
 
 TensorSources random_sources(const config::ModelConfig& config, uint64_t seed) {
   TensorSources sources;
@@ -41,6 +42,8 @@ void copy_tokenizer(const fs::path& from, const fs::path& to) {
     out.write(base::MappedFile(from / name).bytes());
     out.close();
   }
+  constexpr const char* kMoreTemplates = "additional_chat_templates";
+  if (fs::is_directory(from / kMoreTemplates)) fs::copy(from / kMoreTemplates, to / kMoreTemplates);
 }
 
 }  // namespace

@@ -81,6 +81,7 @@ void copy_contents(const fs::path& from, const fs::path& to) {
 void link_backbone(const ModelFolder& source, const fs::path& target, bool weights) {
   for (const auto& entry : fs::directory_iterator(source.path())) {
     const fs::path name = entry.path().filename();
+    if (name == "additional_chat_templates") fs::copy(entry.path(), target / name);
     if (!entry.is_regular_file() || name == kExitsConfigFile || name == kExitsFile || name == kGatesFile)
       continue;
     if (!weights && (name.extension() == ".safetensors" || name == kIndexFile)) continue;

@@ -17,6 +17,9 @@ jinja::value get_item(const jinja::value& object, const jinja::value& key);
 jinja::value get_slice(const jinja::value& object, const jinja::value& start, const jinja::value& stop,
                        const jinja::value& step);
 
+// A method bound to its object, null if the object's type has none of this name.
+jinja::value find_method(const jinja::value& object, const std::string& name);
+
 // TemplateError for the names that transformers keeps templates from storing in a namespace.
 void check_namespace_key(const jinja::value& key);
 

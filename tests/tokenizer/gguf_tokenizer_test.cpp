@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 
 #include "ee/base/error.h"
 #include "ee/tokenizer/tokenizer.h"
@@ -116,6 +117,15 @@ TEST(GgufTokenizer, CarriesTheChatTemplate) {
   EXPECT_EQ(load(small_file("gpt-2").text("tokenizer.chat_template", "{{ x }}"))->chat_template().source,
             "{{ x }}");
   EXPECT_EQ(load(small_file("gpt-2"))->chat_template().source, "");
+  MetadataFile named = small_file("gpt-2");
+  named.texts("tokenizer.chat_templates", {"rag"}).text("tokenizer.chat_template.rag", "r");
+  EXPECT_THAT(load(named)->chat_template().why_none,
+              ::testing::HasSubstr("the chat templates rag, but none"));
+  const ChatTemplate chat = load(named.text("tokenizer.chat_template", "d"))->chat_template();
+  EXPECT_EQ(chat.source, "d");
+  EXPECT_EQ(chat.variables, (std::map<std::string, std::string>{{"bos_token", "<s>"}}));
+  EXPECT_THAT(error_of(small_file("gpt-2").texts("tokenizer.chat_templates", {"../x"})),
+              ::testing::HasSubstr("which is no name for a file"));
 }
 
 TEST(GgufTokenizer, NamesWhatItCannotUse) {
