@@ -120,11 +120,13 @@ jinja::program parse(const std::string& source, jinja::context& scope) {
   return program;
 }
 
-// The engine's messages quote the source around; the last line says what is wrong.
-std::string last_line(std::string message) {
-  while (message.ends_with('\n')) message.pop_back();
-  const std::size_t at = message.rfind('\n');
-  return at == std::string::npos ? message : message.substr(at + 1);
+// The engine's messages quote the source around: behind what is wrong while reading, before it while running.
+std::string without_source(const std::string& message) {
+  constexpr std::string_view kMark = "Error: ";
+  const std::size_t first_end = message.find('\n');
+  if (first_end != 0) return message.substr(0, first_end);
+  const std::size_t at = message.rfind(kMark);
+  return at == std::string::npos ? message : message.substr(at + kMark.size());
 }
 
 }  // namespace
@@ -142,7 +144,7 @@ std::string render_jinja(const std::string& source, const ordered_json& variable
   } catch (const base::UserError&) {
     throw;
   } catch (const std::exception& error) {
-    throw base::UserError("the model's chat template cannot be read: {}", last_line(error.what()));
+    throw base::UserError("the model's chat template cannot be read: {}", without_source(error.what()));
   }
 }
 
