@@ -24,7 +24,8 @@ json byte_level(bool add_prefix_space, bool use_regex) {
 }
 
 json metaspace(const char* scheme) {
-  return {{"type", "Metaspace"}, {"replacement", kVisibleSpace}, {"prepend_scheme", scheme}, {"split", false}};
+  return {
+      {"type", "Metaspace"}, {"replacement", kVisibleSpace}, {"prepend_scheme", scheme}, {"split", false}};
 }
 
 json sentencepiece_decoder(bool strips) {
@@ -68,8 +69,10 @@ void rebuild_gemma(const TokenizerConfig& config, json& description) {
 void rebuild_byte_level(const TokenizerConfig& config, bool nfc, bool qwen2, json& description) {
   json words = byte_level(config.add_prefix_space.value_or(false), !qwen2);
   if (qwen2) {
-    const json split = {
-        {"type", "Split"}, {"pattern", {{"Regex", kQwen2Regex}}}, {"behavior", "Isolated"}, {"invert", false}};
+    const json split = {{"type", "Split"},
+                        {"pattern", {{"Regex", kQwen2Regex}}},
+                        {"behavior", "Isolated"},
+                        {"invert", false}};
     words = {{"type", "Sequence"}, {"pretokenizers", {split, std::move(words)}}};
   }
   description["normalizer"] = nfc ? json{{"type", "NFC"}} : json();
@@ -116,7 +119,8 @@ void add_default_roles(TransformersClass which, TokenizerConfig& config) {
   static constexpr const char* kEnd = "<|endoftext|>";
   const auto fill = [&](const Defaults& defaults) {
     for (const auto& [name, text] : defaults) {
-      if (name != nullptr) config.roles.try_emplace(name, text);
+      if (name == nullptr || !config.roles.try_emplace(name, text).second) continue;
+      config.chat_template.variables[name] = text;
     }
   };
   switch (which) {

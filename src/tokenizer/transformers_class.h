@@ -18,7 +18,7 @@ TransformersClass transformers_class(const TokenizerConfig& config, bool byte_le
 // Puts the class's own parts into `description`, which has the form of tokenizer.json. Nothing for `as_written`.
 void rebuild_as(TransformersClass which, const TokenizerConfig& config, nlohmann::json& description);
 
-// The texts that the class gives to roles which no file mentions.
+// The texts that the class gives to roles which no file mentions, for chat templates too.
 void add_default_roles(TransformersClass which, TokenizerConfig& config);
 
 }  // namespace ee::tokenizer

@@ -226,4 +226,14 @@ TEST(ChatTemplate, SeesTheNamedTokensOfTheModel) {
   EXPECT_EQ(variables(), (Variables{{"eos_token", "</s>"}}));
 }
 
+TEST(ChatTemplate, SeesTheTokensThatTheTokenizersClassBringsAlong) {
+  const TemporaryFolder folder;
+  std::filesystem::copy(golden_folder("sentencepiece") / "tokenizer.model",
+                        folder.path() / "tokenizer.model");
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "eos_token": null})");
+  const auto variables = Tokenizer::load(folder.path())->chat_template().variables;
+  EXPECT_EQ(variables.at("bos_token"), "<s>");
+  EXPECT_FALSE(variables.contains("eos_token"));
+}
+
 }  // namespace ee::tokenizer
