@@ -4,8 +4,10 @@
 #include "ee/base/file.h"
 #include "ee/checkpoint/model_folder.h"
 #include "ee/exits/exit_init.h"
+#include "ee/tokenizer/ids_only.h"
 #include "folder_parts.h"
 #include "gguf_import.h"
+#include "open_tokenizer.h"
 
 namespace ee::checkpoint {
 namespace fs = std::filesystem;
@@ -39,6 +41,9 @@ void attach_to_gguf(const AttachOptions& options) {
 
 void attach_to_folder(const AttachOptions& options) {
   const ModelFolder source = ModelFolder::open_backbone(options.source);
+  if (tokenizer::has_tokenizer(source.path())) {
+    check_tokenizer_opens(source.path(), source.config().vocab_size, options.source);
+  }
   base::AtomicDirectory output(options.output);
   link_backbone(source, output.path());
   write_new_exits(source, options.exits, options.seed, output.path());

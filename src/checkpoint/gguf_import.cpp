@@ -13,6 +13,7 @@
 #include "ee/model/tensor_table.h"
 #include "ee/tokenizer/gguf_tokenizer.h"
 #include "gguf_rope.h"
+#include "open_tokenizer.h"
 
 namespace ee::checkpoint {
 using base::UserError;
@@ -131,7 +132,10 @@ GgufImport::GgufImport(const GgufFile& file, format::DType dtype)
 void GgufImport::write(const std::filesystem::path& folder) const {
   write_text(folder / "config.json", config::write_model_config(config_));
   write_text(folder / "generation_config.json", generation_config(config_));
-  tokenizer::write_hf_tokenizer(file_, folder);  // before the long part: it can refuse, too
+  // Before the long part: it can refuse, too.
+  tokenizer::check_gguf_model_type(file_, config_.model_type);
+  tokenizer::write_hf_tokenizer(file_, folder);
+  check_tokenizer_opens(folder, config_.vocab_size, file_.path());
   format::write_safetensors(folder / "model.safetensors", tensors_, {{"format", "pt"}});
 }
 

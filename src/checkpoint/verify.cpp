@@ -8,6 +8,7 @@
 #include "ee/checkpoint/model_folder.h"
 #include "ee/checkpoint/tensor_files.h"
 #include "ee/tokenizer/ids_only.h"
+#include "ee/tokenizer/model_tokenizer.h"
 #include "folder_parts.h"
 
 namespace ee::checkpoint {
@@ -37,13 +38,10 @@ void check_finite(const TensorFiles& files) {
 std::string check_tokenizer(const ModelFolder& folder) {
   if (!tokenizer::has_tokenizer(folder.path())) return "tokenizer: none, the model is for ids only";
   const auto tokenizer = tokenizer::Tokenizer::load(folder.path());
-  if (tokenizer->vocab_size() > folder.config().vocab_size)
-    throw UserError(
-        "the tokenizer of {} has {} tokens, but config.json says vocab_size {}: they belong to different "
-        "models",
-        folder.path().string(), tokenizer->vocab_size(), folder.config().vocab_size);
-  return fmt::format("tokenizer: {} tokens for a vocabulary of {}", tokenizer->vocab_size(),
-                     folder.config().vocab_size);
+  const int64_t tokens = tokenizer->vocab_size(), rows = folder.config().vocab_size;
+  tokenizer::load_model_tokenizer(folder.path(), rows);  // its BOS and EOS are tokens of the model
+  return fmt::format("tokenizer: {} tokens for a vocabulary of {}{}", tokens, rows,
+                     tokens > rows ? "; text with the others is refused" : "");
 }
 
 void check_logits(const at::Tensor& logits, const std::string& where) {

@@ -171,14 +171,14 @@ std::vector<int64_t> document_tokens(const Document& document, const tokenizer::
   if (tokens.empty()) {
     tokens = encode(document, tokenizer);
     if (tokenizer.adds_bos() && tokenizer.bos()) tokens.insert(tokens.begin(), *tokenizer.bos());
-    return tokens;
   }
   for (const int64_t token : tokens)
     if (token < 0 || token >= tokenizer.vocab_size())
       throw UserError(
           "{}: token {} is outside the tokenizer's vocabulary of {}; make the file with this model",
           document.where, token, tokenizer.vocab_size());
-  if (tokenizer.eos() && tokens.back() == *tokenizer.eos()) tokens.pop_back();
+  // The one end of text that every document has is put behind it when documents are joined.
+  if (tokenizer.eos() && !tokens.empty() && tokens.back() == *tokenizer.eos()) tokens.pop_back();
   return tokens;
 }
 

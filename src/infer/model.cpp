@@ -9,6 +9,7 @@
 #include "ee/infer/engine.h"
 #include "ee/parallel/stage_plan.h"
 #include "ee/tokenizer/ids_only.h"
+#include "ee/tokenizer/model_tokenizer.h"
 
 namespace ee::infer {
 
@@ -139,15 +140,7 @@ void check_gates(const std::filesystem::path& path) {
 
 std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const std::filesystem::path& folder,
                                                      const config::ModelConfig& config) {
-  std::unique_ptr<tokenizer::Tokenizer> tokenizer = tokenizer::Tokenizer::load(folder);
-  if (tokenizer->vocab_size() > config.vocab_size) {
-    throw base::UserError(
-        "the tokenizer of {} has {} tokens, but config.json says vocab_size {}: they belong to different "
-        "models; "
-        "copy the model's own tokenizer files there",
-        folder.string(), tokenizer->vocab_size(), config.vocab_size);
-  }
-  return tokenizer;
+  return tokenizer::load_model_tokenizer(folder, config.vocab_size);
 }
 
 std::unique_ptr<tokenizer::Tokenizer> load_data_tokenizer(const std::filesystem::path& folder,

@@ -26,7 +26,8 @@ using StringMap = std::unordered_map<std::string, Value, StringHash, std::equal_
 // How a vocabulary spells its tokens, and what a word is taken apart into before merging.
 enum class Alphabet {
   bytes,      // byte-level BPE: a printable character for each byte (byte_alphabet.h)
-  characters  // SentencePiece's kind: text itself; a character that the vocabulary lacks may become "<0xHH>" tokens
+  characters  // SentencePiece's kind: text itself; a character that the vocabulary lacks may become "<0xHH>"
+              // tokens
 };
 
 class BpeModel {
@@ -50,8 +51,8 @@ class BpeModel {
   // Appends the ids of one word (raw bytes, valid UTF-8 if the alphabet is `characters`).
   void encode(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
 
-  // Bytes of a token; its spelling in the vocabulary if the alphabet is `characters` or the spelling is not in
-  // the byte alphabet; "" if there is none.
+  // Bytes of a token; its spelling in the vocabulary if the alphabet is `characters` or the spelling is not
+  // in the byte alphabet; "" if there is none.
   const std::string& bytes(int64_t id) const { return bytes_.at(static_cast<std::size_t>(id)); }
   std::optional<int32_t> id_of_bytes(std::string_view bytes) const;
   std::optional<int32_t> id_of_spelling(std::string_view spelling) const;
@@ -80,10 +81,11 @@ class BpeModel {
   StringMap<int32_t> ids_of_other_spellings_;                      // outside the byte alphabet
   std::unordered_map<uint64_t, Merge> merges_;                     // left << 32 | right
   std::vector<int32_t> byte_ids_ = std::vector<int32_t>(256, -1);  // -1: the vocabulary lacks this byte
-  std::vector<int32_t> fallback_ids_;  // of "<0x00>" to "<0xFF>", -1: the vocabulary lacks it. Empty: not used
-  std::optional<int32_t> unknown_;     // for bytes or characters that the vocabulary lacks
-  bool fuse_unknown_ = false;          // one for a run of them
-  bool ignore_merges_ = false;  // a word in the vocabulary is its own token
+  std::vector<int32_t>
+      fallback_ids_;                // of "<0x00>" to "<0xFF>", -1: the vocabulary lacks it. Empty: not used
+  std::optional<int32_t> unknown_;  // for bytes or characters that the vocabulary lacks
+  bool fuse_unknown_ = false;       // one for a run of them
+  bool ignore_merges_ = false;      // a word in the vocabulary is its own token
 };
 
 }  // namespace ee::tokenizer

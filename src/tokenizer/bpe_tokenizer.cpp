@@ -23,8 +23,8 @@ constexpr const char* kVisibleSpace = "\u2581";
 constexpr std::size_t kLongestCachedWord = 64;
 constexpr std::size_t kMostCachedWords = 1 << 17;
 
-// The description's added tokens and what tokenizer_config.json says beside it. Texts are looked up, so a role that
-// was given to a text which no vocabulary has matches nothing.
+// The description's added tokens and what tokenizer_config.json says beside it. Texts are looked up, so a
+// role that was given to a text which no vocabulary has matches nothing.
 class AddedTokenList {
  public:
   AddedTokenList(const BpeModel& model, const std::string& where) : model_(model), where_(where) {}

@@ -1,33 +1,31 @@
 #include <nlohmann/json.hpp>
 
 #include "ee/base/error.h"
+#include "ee/tokenizer/gguf_tokenizer.h"
 #include "gguf_pre_tokenizers.h"
 #include "gguf_vocabulary.h"
 #include "known_regexes.h"
 
 namespace ee::tokenizer {
-namespace {
-
 using base::UserError;
 using format::GgufFile;
 using nlohmann::ordered_json;
 
-// transformers reads every model of this architecture by its own class, whatever tokenizer.json says.
-void check_architecture(const GgufFile& file, const PreTokenization& kind) {
-  const std::string* architecture = file.find<std::string>("general.architecture");
-  if (architecture == nullptr || *architecture != "qwen2" || kind.splits[0] == kQwen2Regex) return;
+void check_gguf_model_type(const GgufFile& file, const std::string& model_type) {
+  const std::string* pre = file.find<std::string>("tokenizer.ggml.pre");
+  const bool fits = file.get<std::string>("tokenizer.ggml.model") == "gpt2" &&
+                    gguf_pre_tokenization(file).splits[0] == kQwen2Regex;
+  if (model_type != "qwen2" || fits) return;
   throw UserError(
-      "{}: general.architecture is qwen2 and tokenizer.ggml.pre '{}', but qwen2 models are read with the "
-      "pre-tokenizer qwen2",
-      file.path().string(), kind.name);
+      "{}: the model is a qwen2, whose text is split as tokenizer.ggml.pre 'qwen2' does wherever it is read, "
+      "but the "
+      "file has tokenizer.ggml.model '{}' and tokenizer.ggml.pre '{}'",
+      file.path().string(), file.get<std::string>("tokenizer.ggml.model"), pre != nullptr ? *pre : "");
 }
-
-}  // namespace
 
 void write_gguf_byte_bpe(const GgufFile& file, const GgufVocabulary& vocabulary,
                          const std::filesystem::path& folder) {
   const PreTokenization& kind = gguf_pre_tokenization(file);
-  check_architecture(file, kind);
   ordered_json model = bpe_model_json(vocabulary, gguf_merges(file));
   model["ignore_merges"] = kind.ignore_merges;
   const ordered_json decoder = {

@@ -37,7 +37,8 @@ constexpr const char* kDeepseekLetters =
     R"(-\x{A76F}\x{A771}-\x{A787}\x{A78B}-\x{A78E}\x{AB70}-\x{ABBF}\x{FB00}-\x{FB06}\x{FB13}-\x{FB17})"
     R"(\x{FF21}-\x{FF3A}\x{FF41}-\x{FF5A}\x{10400}-\x{1044F}\x{104B0}-\x{104D3}\x{104D8}-\x{104FB}\x{10C80})"
     R"(-\x{10CB2}\x{10CC0}-\x{10CF2}\x{118A0}-\x{118DF}\x{1E900}-\x{1E943}]+)";
-constexpr const char* kDeepseekPunctuation = R"(\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+)";
+constexpr const char* kDeepseekPunctuation =
+    R"(\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+)";
 constexpr const char* kCjkAndHangul = R"([\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]+)";
 
 constexpr PreTokenization kPreTokenizations[] = {
@@ -75,8 +76,7 @@ constexpr PreTokenization kPreTokenizations[] = {
      .digits_last = true},
     {.name = "falcon", .splits = {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2Regex, "[0-9]+", "[0-9][0-9][0-9]"}},
     // llama.cpp's fallback for vocabularies that it had no name for.
-    {.name = "default",
-     .splits = {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Regex, R"(\p{N}+)", R"([0-9][0-9][0-9])"}},
+    {.name = "default", .splits = {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Regex, R"(\p{N}+)", R"([0-9][0-9][0-9])"}},
 };
 
 const PreTokenization& named(std::string_view name) {
@@ -85,11 +85,10 @@ const PreTokenization& named(std::string_view name) {
 
 // A merge of a space with a digit: GPT-2's expression alone leaves the two in one word.
 bool merges_space_and_digit(const GgufFile& file) {
-  return std::ranges::any_of(file.get<std::vector<std::string>>("tokenizer.ggml.merges"),
-                             [](const std::string& merge) {
-                               return merge.size() == 4 && merge.starts_with("\u0120 ") &&
-                                      merge[3] >= '0' && merge[3] <= '9';
-                             });
+  return std::ranges::any_of(
+      file.get<std::vector<std::string>>("tokenizer.ggml.merges"), [](const std::string& merge) {
+        return merge.size() == 4 && merge.starts_with("\u0120 ") && merge[3] >= '0' && merge[3] <= '9';
+      });
 }
 
 }  // namespace
@@ -106,7 +105,8 @@ const PreTokenization& gguf_pre_tokenization(const GgufFile& file) {
     known.emplace_back(entry.name);
   }
   throw UserError(
-      "{}: tokenizer.ggml.pre is {}; how that splits text is not known here (known: {}). Take the model's Hugging "
+      "{}: tokenizer.ggml.pre is {}; how that splits text is not known here (known: {}). Take the model's "
+      "Hugging "
       "Face folder, or a newer GGUF file of it",
       file.path().string(), name == nullptr ? "missing" : "'" + *name + "'", base::join(known, ", "));
 }

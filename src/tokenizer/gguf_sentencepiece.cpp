@@ -32,16 +32,14 @@ ordered_json normalizer_json(bool space_prefix) {
 }
 
 ordered_json decoder_json(bool space_prefix) {
-  ordered_json steps = ordered_json::array(
-      {replace(kVisibleSpace, " "), {{"type", "ByteFallback"}}, {{"type", "Fuse"}}});
+  ordered_json steps =
+      ordered_json::array({replace(kVisibleSpace, " "), {{"type", "ByteFallback"}}, {{"type", "Fuse"}}});
   if (space_prefix) steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   return {{"type", "Sequence"}, {"decoders", std::move(steps)}};
 }
 
 // Pieces for text, not those that stand for a role or a byte.
-bool merges(int64_t type) {
-  return type != kGgufUnknown && type != kGgufControl && type != kGgufByte;
-}
+bool merges(int64_t type) { return type != kGgufUnknown && type != kGgufControl && type != kGgufByte; }
 
 std::vector<std::pair<std::string, std::string>> merges_by_score(const GgufFile& file,
                                                                  const GgufVocabulary& vocabulary) {
@@ -75,7 +73,8 @@ ordered_json model_json(const GgufVocabulary& vocabulary,
 void write_gguf_sentencepiece(const GgufFile& file, const GgufVocabulary& vocabulary,
                               const std::filesystem::path& folder) {
   if (flag(file, "tokenizer.ggml.remove_extra_whitespaces", false)) {
-    throw UserError("{}: tokenizer.ggml.remove_extra_whitespaces true is not supported", file.path().string());
+    throw UserError("{}: tokenizer.ggml.remove_extra_whitespaces true is not supported",
+                    file.path().string());
   }
   const bool space_prefix = flag(file, "tokenizer.ggml.add_space_prefix", true);
   write_gguf_tokenizer(file, vocabulary,

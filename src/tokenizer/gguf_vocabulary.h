@@ -1,4 +1,5 @@
-// What the kinds of tokenizers in GGUF files share: the list of tokens, their roles, and how they are written.
+// What the kinds of tokenizers in GGUF files share: the list of tokens, their roles, and how they are
+// written.
 #pragma once
 
 #include <filesystem>
@@ -31,8 +32,8 @@ struct GgufVocabulary {
 // tokenizer.ggml.merges as pairs. A text may begin with a space, but has none behind its first character.
 std::vector<std::pair<std::string, std::string>> gguf_merges(const format::GgufFile& file);
 
-// `model` of tokenizer.json. Of ids with one text the last counts, as for llama.cpp and transformers: the others
-// come out of no text.
+// `model` of tokenizer.json. Of ids with one text the last counts, as for llama.cpp and transformers: the
+// others come out of no text.
 nlohmann::ordered_json bpe_model_json(const GgufVocabulary& vocabulary,
                                       const std::vector<std::pair<std::string, std::string>>& merges);
 

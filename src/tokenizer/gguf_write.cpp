@@ -13,8 +13,8 @@ using base::UserError;
 using format::GgufFile;
 using nlohmann::ordered_json;
 
-// Phi-3's turns are written with a newline that is part of them. A GGUF file cannot say so; llama.cpp knows it by
-// the model's name.
+// Phi-3's turns are written with a newline that is part of them. A GGUF file cannot say so; llama.cpp knows
+// it by the model's name.
 bool takes_space_behind(const GgufFile& file, const std::string& text) {
   const std::string* name = file.find<std::string>("general.name");
   if (name == nullptr || text == "<unk>" || text == "<s>" || text == "<|endoftext|>") return false;
@@ -51,8 +51,9 @@ ordered_json post_processor_json(const GgufFile& file, const GgufVocabulary& voc
   const auto put_token = [&](const char* role) {
     const auto text = vocabulary.role(file, role);
     if (!text) {
-      throw UserError("{}: the tokenizer adds a token with the role {}, but there is no tokenizer.ggml.{}_token_id",
-                      file.path().string(), role, role);
+      throw UserError(
+          "{}: the tokenizer adds a token with the role {}, but there is no tokenizer.ggml.{}_token_id",
+          file.path().string(), role, role);
     }
     for (ordered_json* list : {&single, &pair}) {
       list->push_back({{"SpecialToken", {{"id", *text}, {"type_id", 0}}}});
@@ -160,8 +161,8 @@ void write_gguf_tokenizer(const GgufFile& file, const GgufVocabulary& vocabulary
       {"added_tokens", added_tokens_json(file, vocabulary)},
       {"normalizer", std::move(parts.normalizer)},
       {"pre_tokenizer", std::move(parts.pre_tokenizer)},
-      {"post_processor", post_processor_json(file, vocabulary, bos != nullptr ? *bos : parts.adds_bos,
-                                             eos != nullptr && *eos)},
+      {"post_processor",
+       post_processor_json(file, vocabulary, bos != nullptr ? *bos : parts.adds_bos, eos != nullptr && *eos)},
       {"decoder", std::move(parts.decoder)},
       {"model", std::move(parts.model)}};
   base::write_file_atomically(folder / "tokenizer.json", tokenizer.dump());

@@ -1,5 +1,6 @@
-// The merges that a vocabulary with scores stands for. SentencePiece keeps none: any two neighbours may merge into
-// a piece of the vocabulary, the piece with the best score first. BPE as tokenizer.json has it needs them listed.
+// The merges that a vocabulary with scores stands for. SentencePiece keeps none: any two neighbours may merge
+// into a piece of the vocabulary, the piece with the best score first. BPE as tokenizer.json has it needs
+// them listed.
 #pragma once
 
 #include <string>
@@ -14,8 +15,8 @@ struct Piece {
   bool merges = true;  // may be a part or a result of a merge
 };
 
-// The order decides between pieces of equal score and between ways to make one piece. Each is transformers 5's in
-// one place; they differ for runs of spaces and the like.
+// The order decides between pieces of equal score and between ways to make one piece. Each is transformers
+// 5's in one place; they differ for runs of spaces and the like.
 enum class MergeOrder {
   by_id,            // a tokenizer.model read by the Llama class: scores are not looked at
   by_score,         // a tokenizer.model read by its own settings

@@ -20,7 +20,8 @@ int64_t template_token(const json& post_processor, const std::string& name, cons
 void put(std::optional<int64_t>& place, int64_t token, const std::string& where) {
   if (place) {
     throw UserError(
-        "{}: the post-processor adds two tokens on one side of the text, which is not supported (expected one "
+        "{}: the post-processor adds two tokens on one side of the text, which is not supported (expected "
+        "one "
         "before it, one behind it, or both)",
         where);
   }

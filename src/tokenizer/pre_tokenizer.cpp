@@ -41,7 +41,8 @@ void PreTokenizer::add(const nlohmann::json& description, const std::string& whe
     steps_.push_back(metaspace_step(description, where));
   } else {
     throw UserError(
-        "{}: the pre-tokenizer {} is not supported (expected ByteLevel, Split, Digits, Metaspace or a Sequence "
+        "{}: the pre-tokenizer {} is not supported (expected ByteLevel, Split, Digits, Metaspace or a "
+        "Sequence "
         "of them)",
         where, type);
   }
@@ -51,8 +52,9 @@ PreTokenizer::Step PreTokenizer::metaspace_step(const nlohmann::json& descriptio
   const std::string scheme = description.value("prepend_scheme", "always");
   const auto old_flag = description.find("add_prefix_space");
   if (old_flag != description.end() && *old_flag == false && scheme != "never") {
-    throw UserError("{}: Metaspace has add_prefix_space false and prepend_scheme {}, which contradict each other",
-                    where, scheme);
+    throw UserError(
+        "{}: Metaspace has add_prefix_space false and prepend_scheme {}, which contradict each other", where,
+        scheme);
   }
   Metaspace metaspace{.prepend = Metaspace::Prepend::never, .replacement = description.at("replacement")};
   if (scheme == "always") {

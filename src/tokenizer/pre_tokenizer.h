@@ -14,8 +14,8 @@ namespace ee::tokenizer {
 
 class PreTokenizer {
  public:
-  // `description` is null or made of Split, Digits, Metaspace and, at the end, ByteLevel. UserError with `where`
-  // names anything else.
+  // `description` is null or made of Split, Digits, Metaspace and, at the end, ByteLevel. UserError with
+  // `where` names anything else.
   PreTokenizer(const nlohmann::json& description, const std::string& where);
 
   // Whether words are spelled in the byte alphabet (there is a ByteLevel), not in characters.
@@ -23,7 +23,8 @@ class PreTokenizer {
 
   using Word = std::function<void(std::string_view)>;
   // Calls back for each word in order, as raw bytes. A word is valid only during the call. `text` is valid
-  // UTF-8; `first` says that nothing stands before it, which is where Metaspace's scheme "first" puts a space.
+  // UTF-8; `first` says that nothing stands before it, which is where Metaspace's scheme "first" puts a
+  // space.
   void split(std::string_view text, bool first, Regex::Scratch& scratch, const Word& word) const {
     run(0, text, first, scratch, word);
   }

@@ -13,8 +13,8 @@ class ProtobufFields {
  public:
   struct Field {
     uint64_t number = 0;
-    uint64_t value = 0;       // of varints and fixed-width fields
-    std::string_view bytes;   // of texts and messages
+    uint64_t value = 0;      // of varints and fixed-width fields
+    std::string_view bytes;  // of texts and messages
 
     bool flag() const { return value != 0; }
     int32_t integer() const { return static_cast<int32_t>(value); }

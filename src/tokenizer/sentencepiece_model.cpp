@@ -211,7 +211,8 @@ void name_roles(const Model& model, TokenizerConfig& config) {
 json describe_by_own_settings(const std::filesystem::path& path, Model model, TokenizerConfig& config) {
   if (model.has_character_map) {
     throw UserError(
-        "{} has a table that rewrites characters (precompiled_charsmap), which is not supported; a tokenizer.json "
+        "{} has a table that rewrites characters (precompiled_charsmap), which is not supported; a "
+        "tokenizer.json "
         "without a normalizer of type Precompiled would be",
         path.string());
   }
@@ -249,7 +250,8 @@ json describe_sentencepiece(const std::filesystem::path& path, TransformersClass
       break;
     default:
       throw UserError(
-          "{} is read as a {} by transformers, which does not fit a SentencePiece model; copy the model's own "
+          "{} is read as a {} by transformers, which does not fit a SentencePiece model; copy the model's "
+          "own "
           "tokenizer.json there",
           path.string(), config.model_type == "qwen2" ? "Qwen2Tokenizer" : config.tokenizer_class);
   }

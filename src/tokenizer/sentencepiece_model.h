@@ -9,9 +9,9 @@
 
 namespace ee::tokenizer {
 
-// As transformers 5 converts it when there is no tokenizer.json: for `which`, or from the model's own settings if
-// that is `as_written`. Fills in the roles that the model names and `config` does not. UserError: not such a
-// model, or one that is not BPE or changes characters before it reads them.
+// As transformers 5 converts it when there is no tokenizer.json: for `which`, or from the model's own
+// settings if that is `as_written`. Fills in the roles that the model names and `config` does not. UserError:
+// not such a model, or one that is not BPE or changes characters before it reads them.
 nlohmann::json describe_sentencepiece(const std::filesystem::path& path, TransformersClass which,
                                       TokenizerConfig& config);
 

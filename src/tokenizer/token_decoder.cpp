@@ -67,8 +67,9 @@ void TokenDecoder::add_strip(const nlohmann::json& description, const std::strin
   const int64_t start = description.at("start"), stop = description.at("stop");
   if (start == 0 && stop == 0) return;
   if (description.at("content") != " " || start != 1 || stop != 0 || !fused_) {
-    throw UserError("{}: the decoder {} is not supported (expected to strip one space at the start, after Fuse)",
-                    where, description.dump());
+    throw UserError(
+        "{}: the decoder {} is not supported (expected to strip one space at the start, after Fuse)", where,
+        description.dump());
   }
   first_spaces_ = FirstSpaces::one_dropped;
 }

@@ -27,11 +27,12 @@ bool has_byte_level(const json& part) {
 
 std::unique_ptr<Tokenizer> load_json(const std::filesystem::path& path, TokenizerConfig config) {
   json description = read_json_object(path);
-  const bool byte_level =
-      has_byte_level(description.value("pre_tokenizer", json())) || has_byte_level(description.value("decoder", json()));
+  const bool byte_level = has_byte_level(description.value("pre_tokenizer", json())) ||
+                          has_byte_level(description.value("decoder", json()));
   const TransformersClass which = transformers_class(config, byte_level);
   add_default_roles(which, config);
-  if (which != TransformersClass::as_written && config.lists_added_tokens) description["added_tokens"] = nullptr;
+  if (which != TransformersClass::as_written && config.lists_added_tokens)
+    description["added_tokens"] = nullptr;
   rebuild_as(which, config, description);
   config.add_bos = which == TransformersClass::code_llama;
   config.add_eos = false;

@@ -15,12 +15,13 @@
 namespace ee::tokenizer {
 
 struct TokenizerConfig {
-  // "bos_token", "eos_token", "pad_token", ... and their texts; none for a role that a file gives to no token.
+  // "bos_token", "eos_token", "pad_token", ... and their texts; none for a role that a file gives to no
+  // token.
   std::map<std::string, std::optional<std::string>> roles;
   std::vector<std::string> extra_special_tokens;  // texts of special tokens without a role
   std::vector<AddedToken> added_tokens;           // with ids
   bool lists_added_tokens = false;                // there is an added_tokens_decoder
-  bool add_bos = false, add_eos = false;          // transformers heeds them only if there is no tokenizer.json
+  bool add_bos = false, add_eos = false;  // transformers heeds them only if there is no tokenizer.json
   std::optional<bool> add_prefix_space;
   std::optional<bool> legacy;  // Llama: the first word of every section gets a space, not only the very first
   std::string tokenizer_class;  // "" if not given

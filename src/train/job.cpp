@@ -13,6 +13,7 @@
 #include "ee/comm/device.h"
 #include "ee/data/documents.h"
 #include "ee/tokenizer/ids_only.h"
+#include "ee/tokenizer/model_tokenizer.h"
 #include "ee/train/fit.h"
 #include "turns.h"
 
@@ -56,17 +57,13 @@ void check_environment(const config::TuneOptions& options, const checkpoint::Mod
 
 // A folder without one can be tuned on data that is ids.
 std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const checkpoint::ModelFolder& folder) {
-  if (tokenizer::has_tokenizer(folder.path())) return tokenizer::Tokenizer::load(folder.path());
+  if (tokenizer::has_tokenizer(folder.path()))
+    return tokenizer::load_model_tokenizer(folder.path(), folder.config().vocab_size);
   return tokenizer::make_ids_only_tokenizer(folder.path(), folder.config().vocab_size,
                                             folder.config().eos_tokens);
 }
 
 int64_t document_separator(const tokenizer::Tokenizer& tokenizer, const checkpoint::ModelFolder& folder) {
-  if (tokenizer.vocab_size() > folder.config().vocab_size)
-    throw UserError(
-        "the tokenizer in {} has {} tokens, but config.json says vocab_size {}; they do not belong "
-        "together",
-        folder.path().string(), tokenizer.vocab_size(), folder.config().vocab_size);
   if (tokenizer.eos()) return *tokenizer.eos();
   if (!folder.config().eos_tokens.empty()) return folder.config().eos_tokens.front();
   throw UserError(

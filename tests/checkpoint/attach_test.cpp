@@ -104,6 +104,23 @@ TEST_F(AttachTest, BadExitsOrSourcesLeaveNothingBehind) {
   EXPECT_THAT(unexpected_names(folder_.path(), {"model", "exists"}), IsEmpty());
 }
 
+TEST_F(AttachTest, ATokenizerThatNothingCanOpenIsRefusedWithItsSource) {
+  const fs::path source = write_folder(folder_ / "model", backbone_);
+  std::string tokenizer = bytes_of(source / "tokenizer.json");
+  const std::string none = R"("normalizer": null)";
+  tokenizer.replace(tokenizer.find(none), none.size(), R"("normalizer": {"type": "Lowercase"})");
+  write_text(source / "tokenizer.json", tokenizer);
+  EXPECT_USER_ERROR(attach_exits(options(source, "out")),
+                    AllOf(HasSubstr("tokenizer of " + source.string()), HasSubstr("Lowercase")));
+
+  GgufWriter gguf = gguf_of(backbone_);
+  gguf.set("tokenizer.ggml.merges", std::vector<std::string>{"no such"});
+  const fs::path file = write_gguf(gguf);
+  EXPECT_USER_ERROR(attach_exits(options(file, "out")),
+                    AllOf(HasSubstr("tokenizer of " + file.string()), HasSubstr("merge 0")));
+  EXPECT_THAT(unexpected_names(folder_.path(), {"model", "model.gguf"}), IsEmpty());
+}
+
 TEST_F(AttachTest, MovingThereAndBackChangesNothing) {
   AttachOptions o = options(write_folder(folder_ / "model", backbone_), "after");
   o.exits = {{.layer = 2, .kind = ExitKind::norm}, {.layer = 5, .kind = ExitKind::layer, .weight = 0.25}};

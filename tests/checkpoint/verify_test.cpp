@@ -66,14 +66,17 @@ TEST_F(VerifyTest, FindsWeightsThatOverflow) {
   expect_error(write_folder(folder_ / "bad", backbone_, tensors), HasSubstr("logits"));
 }
 
-TEST_F(VerifyTest, FindsAMissingOrForeignTokenizer) {
+TEST_F(VerifyTest, SaysThatATokenizerIsMissingOrHasMoreTokensThanTheModel) {
   const fs::path path = attached();
   fs::remove(path / "tokenizer.json");
-  expect_error(path, HasSubstr("no tokenizer"));
+  EXPECT_THAT(verify(path), Contains(HasSubstr("tokenizer: none")));
   config::ModelConfig config = byte_config();
   config.vocab_size = 97;
-  expect_error(write_folder(folder_ / "small", test::tiny_backbone(config)),
-               AllOf(HasSubstr("256 tokens"), HasSubstr("vocab_size 97")));
+  const fs::path small = write_folder(folder_ / "small", test::tiny_backbone(config));
+  EXPECT_THAT(verify(small),
+              Contains(HasSubstr("256 tokens for a vocabulary of 97; text with the others is")));
+  write_text(small / "tokenizer_config.json", R"({"eos_token": "z"})");
+  expect_error(small, AllOf(HasSubstr("EOS token has the id"), HasSubstr("vocab_size 97")));
 }
 
 }  // namespace

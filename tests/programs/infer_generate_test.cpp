@@ -214,5 +214,17 @@ TEST_F(InferGenerate, RefusesBadModelsWithExitCodeTwo) {
   EXPECT_THAT(mismatched.output, HasSubstr("vocab_size 257"));
 }
 
+TEST_F(InferGenerate, OnlyATextThatNeedsATokenBeyondTheEmbeddingIsRefused) {
+  std::filesystem::copy(root_ / "model", root_ / "padded", std::filesystem::copy_options::recursive);
+  auto tokenizer = nlohmann::json::parse(base::read_text_file(root_ / "padded/tokenizer.json"));
+  tokenizer["added_tokens"].push_back({{"id", 300}, {"content", "<pad>"}, {"special", true}});
+  std::filesystem::remove(root_ / "padded/tokenizer.json");
+  std::ofstream(root_ / "padded/tokenizer.json") << tokenizer;
+  EXPECT_EQ(run({"--prompt", "x"}, "padded").exit_code, 0);
+  const test::Finished refused = run({"--prompt", "x<pad>"}, "padded");
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.output, HasSubstr("'<pad>' with id 300"));
+}
+
 }  // namespace
 }  // namespace ee

@@ -248,7 +248,7 @@ TEST_F(TuneRun, WhatCannotBeWrittenIsRefusedBeforeAnyWork) {
   }
 }
 
-TEST_F(TuneRun, VocabularyLargerThanTheModelsIsRefused) {
+TEST_F(TuneRun, AnEndOfTextBeyondTheModelsVocabularyIsRefused) {
   auto tokenizer = nlohmann::json::parse(base::read_text_file(folder_ / "model/tokenizer.json"));
   tokenizer["added_tokens"][0]["id"] = 257;
   write("model/tokenizer.json", tokenizer.dump());

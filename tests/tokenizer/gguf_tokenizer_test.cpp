@@ -29,6 +29,11 @@ class MetadataFile {
     for (const int32_t value : values) body += number(value);
     return add(key, 9, body);
   }
+  MetadataFile& reals(const std::string& key, const std::vector<float>& values) {
+    std::string body = number(uint32_t{6}) + number(uint64_t{values.size()});
+    for (const float value : values) body += number(value);
+    return add(key, 9, body);
+  }
 
   std::string bytes() const {
     return "GGUF" + number(uint32_t{3}) + number(uint64_t{0}) + number(count_) + entries_;
@@ -138,21 +143,82 @@ TEST(GgufTokenizer, NamesWhatItCannotUse) {
   MetadataFile file;
   file.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "gpt-2");
   file.texts("tokenizer.ggml.tokens", {"a", "a"}).texts("tokenizer.ggml.merges", {});
-  MetadataFile short_types = file, twice = file;
+  MetadataFile short_types = file;
   EXPECT_THAT(error_of(short_types.integers("tokenizer.ggml.token_type", {1})),
               HasSubstr("token_type has 1 entries"));
-  EXPECT_THAT(error_of(twice.integers("tokenizer.ggml.token_type", {1, 1})), HasSubstr("'a' twice"));
   MetadataFile binary;
   binary.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "gpt-2");
   binary.texts("tokenizer.ggml.tokens", {"\xFF"}).texts("tokenizer.ggml.merges", {});
   EXPECT_THAT(error_of(binary.integers("tokenizer.ggml.token_type", {1})), HasSubstr("UTF-8"));
 }
 
-TEST(GgufTokenizer, SentencePieceNeedsItsScores) {
+TEST(GgufTokenizer, OfTwoIdsWithOneTextTheLastCounts) {
   MetadataFile file;
-  file.text("tokenizer.ggml.model", "llama").texts("tokenizer.ggml.tokens", {"<unk>"});
-  EXPECT_THAT(error_of(file.integers("tokenizer.ggml.token_type", {2})),
-              ::testing::HasSubstr("tokenizer.ggml.scores"));
+  file.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "gpt-2");
+  file.texts("tokenizer.ggml.tokens", {"a", "a", "<x>", "<x>"}).texts("tokenizer.ggml.merges", {});
+  const auto tokenizer = load(file.integers("tokenizer.ggml.token_type", {1, 1, 3, 3}));
+  EXPECT_EQ(tokenizer->encode("a<x>"), (Ids{1, 3}));
+  EXPECT_EQ(tokenizer->token_bytes(0), "");
+}
+
+TEST(GgufTokenizer, AMissingPreTokenizerIsProvenByTheMergesOrRefused) {
+  const auto file = [](const std::string& merge) {
+    MetadataFile metadata;
+    metadata.text("tokenizer.ggml.model", "gpt2");
+    metadata.texts("tokenizer.ggml.tokens", {"1", "2", "12", "\u0120", "\u01201"});
+    metadata.integers("tokenizer.ggml.token_type", {1, 1, 1, 1, 1});
+    return metadata.texts("tokenizer.ggml.merges", {merge});
+  };
+  EXPECT_EQ(load(file("\u0120 1"))->encode(" 12"),
+            (Ids{4, 1}));  // only GPT-2 has a space and a digit in one word
+  EXPECT_THAT(error_of(file("1 2")), ::testing::HasSubstr("tokenizer.ggml.pre is missing"));
+}
+
+TEST(GgufTokenizer, AddsEosAsTheFileSays) {
+  const MetadataFile file = small_file("gpt-2").id("tokenizer.ggml.eos_token_id", 0);
+  EXPECT_FALSE(load(file)->adds_eos());
+  EXPECT_TRUE(load(MetadataFile(file).boolean("tokenizer.ggml.add_eos_token", true))->adds_eos());
+  EXPECT_THAT(error_of(small_file("gpt-2").boolean("tokenizer.ggml.add_eos_token", true)),
+              ::testing::HasSubstr("no tokenizer.ggml.eos_token_id"));
+}
+
+// A SentencePiece vocabulary of eight tokens, without keys for its roles.
+MetadataFile small_sentencepiece() {
+  MetadataFile file;
+  file.text("tokenizer.ggml.model", "llama");
+  file.texts("tokenizer.ggml.tokens", {"<unk>", "<s>", "</s>", "\u2581", "a", "\u2581a", "<pad1>", "<pad2>"});
+  return file.integers("tokenizer.ggml.token_type", {2, 3, 3, 1, 1, 1, 2, 2});
+}
+
+TEST(GgufTokenizer, SentencePieceNeedsItsScores) {
+  EXPECT_THAT(error_of(small_sentencepiece()), ::testing::HasSubstr("tokenizer.ggml.scores"));
+}
+
+TEST(GgufTokenizer, SentencePieceHasLlamaCppsRolesAndManyUnknownTokens) {
+  const auto tokenizer = load(small_sentencepiece().reals("tokenizer.ggml.scores", std::vector<float>(8, 0)));
+  EXPECT_EQ(tokenizer->bos(), 1);
+  EXPECT_EQ(tokenizer->eos(), 2);
+  EXPECT_TRUE(tokenizer->adds_bos());
+  EXPECT_EQ(tokenizer->encode("a"), Ids{5});
+  EXPECT_EQ(tokenizer->encode(" a"), (Ids{3, 5}));
+  EXPECT_EQ(tokenizer->encode("a</s>a<pad2>"), (Ids{5, 2, 5, 7}));
+  EXPECT_EQ(tokenizer->encode("zz"), (Ids{3, 0}));
+}
+
+TEST(GgufTokenizer, ModelsThatTransformersReadsByItsOwnRulesMustFitThem) {
+  const TemporaryFolder folder;
+  const auto check = [&](const std::string& pre, const std::string& model_type) -> std::string {
+    folder.write("model.gguf", small_file(pre).bytes());
+    try {
+      check_gguf_model_type(format::GgufFile(folder.path() / "model.gguf"), model_type);
+    } catch (const base::UserError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  EXPECT_EQ(check("qwen2", "qwen2"), "no error");
+  EXPECT_EQ(check("qwen35", "llama"), "no error");
+  EXPECT_THAT(check("qwen35", "qwen2"), ::testing::HasSubstr("tokenizer.ggml.pre 'qwen35'"));
 }
 
 }  // namespace ee::tokenizer

@@ -47,35 +47,49 @@ TEST(SentencePieceTokenizer, SpecialTokensAreSilentUnlessAskedFor) {
   EXPECT_THAT(tokenizer->encode("<s>", false), ::testing::Not(::testing::Contains(1)));
 }
 
-TEST(SentencePieceTokenizer, BosComesFromTheModelAndTheConfig) {
+TEST(SentencePieceTokenizer, FlagsSayWhatStandsAroundATextOfAModelFile) {
   EXPECT_EQ(load(json::object())->bos(), 1);
   EXPECT_EQ(load(json::object())->eos(), 2);
-  EXPECT_TRUE(load(json::object())->adds_bos());
-  EXPECT_FALSE(load({{"add_bos_token", false}})->adds_bos());
+  EXPECT_FALSE(load(json::object())->adds_bos());
+  EXPECT_TRUE(load({{"add_bos_token", true}})->adds_bos());
+  EXPECT_TRUE(load({{"add_eos_token", true}})->adds_eos());
   EXPECT_EQ(load({{"bos_token", "</s>"}})->bos(), 2);
-  EXPECT_THROW(load({{"bos_token", "<none>"}}), base::UserError);
-  EXPECT_THROW(load({{"add_eos_token", true}}), base::UserError);
+  EXPECT_EQ(load({{"bos_token", "<none>"}})->bos(), std::nullopt);
 }
 
-TEST(SentencePieceTokenizer, ConvertedJsonSaysWhereSpacesGo) {
-  json description = {{"model", {{"type", "BPE"}, {"byte_fallback", true}}},
-                      {"normalizer", {{"type", "Prepend"}, {"prepend", "\u2581"}}}};
-  const auto every = load(json::object(), description);
-  description["normalizer"] = nullptr;
-  description["pre_tokenizer"] = {{"type", "Metaspace"}, {"prepend_scheme", "first"}};
-  const auto first = load(json::object(), description);
-  description["pre_tokenizer"]["prepend_scheme"] = "never";
-  const auto never = load(json::object(), description);
-  const auto spelled = [](const Tokenizer& tokenizer) {
-    std::string bytes;
-    for (const int64_t id : tokenizer.encode("the<s>fox")) bytes += tokenizer.token_bytes(id, true);
-    return bytes;
+TEST(SentencePieceTokenizer, TokensBeyondTheModelAreLoaded) {
+  const json config = {{"tokenizer_class", "LlamaTokenizer"},
+                       {"added_tokens_decoder", {{"600", {{"content", "<pad>"}, {"special", true}}}}}};
+  EXPECT_EQ(load(config)->vocab_size(), 601);
+  EXPECT_EQ(load(config)->encode("<pad>"), std::vector<int64_t>{600});
+}
+
+TEST(SentencePieceTokenizer, RefusesWhatItCannotReadByName) {
+  const auto error = [](const std::string& model, const json& config) -> std::string {
+    const TemporaryFolder folder;
+    folder.write("tokenizer.model", model);
+    folder.write("tokenizer_config.json", config.dump());
+    try {
+      Tokenizer::load(folder.path());
+    } catch (const base::UserError& e) {
+      return e.what();
+    }
+    return "no error";
   };
-  EXPECT_EQ(spelled(*every), " the<s> fox");
-  EXPECT_EQ(spelled(*first), " the<s>fox");
-  EXPECT_EQ(spelled(*never), "the<s>fox");
-  EXPECT_NE(every->fingerprint(), first->fingerprint());
-  EXPECT_NE(first->fingerprint(), never->fingerprint());
+  const std::string piece =
+                        "\x0a\x05\x0a\x03"
+                        "abc",
+                    bpe = "\x12\x02\x18\x02", unigram = "\x12\x02\x18\x01";
+  const std::string mapped = "\x1a\x05\x12\x03xyz";  // a table of characters
+  using ::testing::HasSubstr;
+  EXPECT_EQ(error(piece + bpe, json::object()), "no error");
+  EXPECT_THAT(error(piece + unigram, json::object()), HasSubstr("of type unigram"));
+  EXPECT_THAT(error(piece + bpe + mapped, json::object()), HasSubstr("precompiled_charsmap"));
+  EXPECT_EQ(error(piece + bpe + mapped, {{"tokenizer_class", "LlamaTokenizer"}}),
+            "no error");  // heeds no table
+  EXPECT_THAT(error((piece + bpe).substr(0, 6), json::object()), HasSubstr("not a SentencePiece model"));
+  EXPECT_THAT(error(piece + bpe, {{"tokenizer_class", "GPT2Tokenizer"}}),
+              HasSubstr("read as a GPT2Tokenizer"));
 }
 
 TEST(SentencePieceTokenizer, BrokenUtf8IsReadAsReplacementCharacters) {

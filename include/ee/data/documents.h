@@ -53,9 +53,9 @@ struct DocumentCount {
 DocumentCount for_each_document(const std::filesystem::path& file,
                                 const std::function<void(Document)>& visit);
 
-// A document's ids: of text, as the tokenizer makes them, with BOS in front if it adds one; else its tokens,
-// without an end-of-text token at their end, because whoever joins documents puts one behind each. UserError:
-// a token outside the tokenizer's vocabulary, or a text that the tokenizer cannot encode.
+// A document's ids: of text, as the tokenizer makes them, with BOS in front if it adds one; else its tokens.
+// An end-of-text token at their end is left out, because whoever joins documents puts one behind each.
+// UserError: a token outside the tokenizer's vocabulary, or a text that the tokenizer cannot encode.
 std::vector<int64_t> document_tokens(const Document& document, const tokenizer::Tokenizer& tokenizer);
 
 // One prompt a line, of which "\n" and "\r\n" are no part and empty ones are skipped; of records, the string

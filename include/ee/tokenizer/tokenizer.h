@@ -15,8 +15,9 @@ namespace ee::tokenizer {
 
 class Tokenizer {
  public:
-  // Reads tokenizer.json or else tokenizer.model (SentencePiece), tokenizer_config.json, config.json's model_type,
-  // the chat template. UserError: none there, a feature that is not supported (named), broken file.
+  // Reads tokenizer.json or else tokenizer.model (SentencePiece), tokenizer_config.json, config.json's
+  // model_type, the chat template. UserError: none there, a feature that is not supported (named), broken
+  // file.
   static std::unique_ptr<Tokenizer> load(const std::filesystem::path& folder);
   virtual ~Tokenizer() = default;
 
