@@ -21,7 +21,7 @@ struct DataKinds : Tune {
   }
   std::string trained_on(const fs::path& data) const {
     train_on(data);
-    fs::remove_all(folder_ / "out");
+    for (const char* name : {"out", "out.checkpoints", "out.logs"}) fs::remove_all(folder_ / name);
     const auto finished = run();
     EXPECT_EQ(finished.exit_code, 0) << finished.output;
     output_ = finished.output;
@@ -99,7 +99,7 @@ TEST_F(DataKinds, AModelWithoutTokenizerIsTunedAndMeasuredOnIds) {
   const auto ids = write("ids.jsonl", lines(token_records()));
   EXPECT_EQ(trained_on(ids), text);
   const std::string out = (folder_ / "out").string();
-  const auto verified = program("ee-convert", {"verify", "--model", out});
+  const auto verified = program("ee-convert", {"verify", out});
   EXPECT_EQ(verified.exit_code, 0) << verified.output;
   EXPECT_THAT(verified.output, HasSubstr("tokenizer: none"));
   const auto evaluated = program(
@@ -128,19 +128,23 @@ TEST_F(DataKinds, TextForAModelWithoutTokenizerNamesTheMissingFiles) {
   fails();
 }
 
+// What an answer says of its prompt, without the times.
+std::string gist(const std::string& output) {
+  const auto answer = nlohmann::json::parse(output, nullptr, false);
+  return answer.is_object() ? answer.at("prompt_tokens").dump() + answer.at("text").dump() : output;
+}
+
 TEST_F(DataKinds, EndsOfLinesAndByteOrderMarksOfPromptsAreNoPartOfThem) {
-  const auto tokens = [&](const std::vector<std::string>& prompt) {
+  const auto answer_to = [&](const std::vector<std::string>& prompt) {
     std::vector<std::string> args = {"--model", (folder_ / "plain").string(), "--threads", "1",
                                      "--json",  "--max-new-tokens",           "8"};
     args.insert(args.end(), prompt.begin(), prompt.end());
     const auto finished = program("ee-infer", args);
     EXPECT_EQ(finished.exit_code, 0) << finished.output;
-    const auto answer = nlohmann::json::parse(finished.output, nullptr, false);
-    return answer.is_object() ? answer.at("tokens").dump() + answer.at("prompt_tokens").dump()
-                              : finished.output;
+    return gist(finished.output);
   };
-  const auto of_file = [&](const fs::path& file) { return tokens({"--prompt-file", file.string()}); };
-  const std::string expected = tokens({"--prompt", "early exit"});
+  const auto of_file = [&](const fs::path& file) { return answer_to({"--prompt-file", file.string()}); };
+  const std::string expected = answer_to({"--prompt", "early exit"});
   for (const char* text : {"early exit", "early exit\n", "early exit\r\n",
                            "\xEF\xBB\xBF"
                            "early exit\r\n"})
@@ -152,8 +156,7 @@ TEST_F(DataKinds, EndsOfLinesAndByteOrderMarksOfPromptsAreNoPartOfThem) {
                   R"(--json --max-new-tokens 8)",
                   EE_BIN_DIR, (folder_ / "plain").string());
   const auto piped = test::Process("/bin/sh", {"-c", shell}, folder_ / "program.log").wait();
-  const auto answer = nlohmann::json::parse(piped.output);
-  EXPECT_EQ(answer.at("tokens").dump() + answer.at("prompt_tokens").dump(), expected);
+  EXPECT_EQ(gist(piped.output), expected);
 }
 
 TEST_F(DataKinds, ScoreReadsAListAndPackedLinesAsLines) {
