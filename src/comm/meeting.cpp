@@ -55,10 +55,13 @@ std::string own_machine(const LaunchInfo& launch) {
 
 // Rank 0 ------------------------------------------------------------
 
+// "localhost" is also what some of Kubernetes' operators tell rank 0 alone, and its service's name the
+// others.
 MeetingHost::MeetingHost(const LaunchInfo& launch)
     : launch_(launch),
       addresses_(launch.master_addr, launch.master_port, meaning(launch)),
-      listener_(listen_at(addresses_, is_loopback(launch.master_addr),
+      listener_(listen_at(addresses_,
+                          is_loopback(launch.master_addr) && launch.local_world_size == launch.world_size,
                           launch.agent_store ? 0 : launch.master_port)) {
   if (!launch.agent_store && !addresses_.any_here()) check_address();
 }

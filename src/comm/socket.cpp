@@ -167,11 +167,11 @@ bool HostAddresses::any_here() const {
   return false;
 }
 
-Listener listen_at(const HostAddresses& only, bool loopback, int port) {
+Listener listen_at(const HostAddresses& addresses, bool loopback, int port) {
   Listener listener;
   int error = 0;
   if (loopback) {
-    for (const addrinfo* address = only.first(); address && !listener.socket.open();
+    for (const addrinfo* address = addresses.first(); address && !listener.socket.open();
          address = address->ai_next) {
       const sockaddr_storage there = with_port(*address, port);
       error = listen_there(reinterpret_cast<const sockaddr*>(&there), address->ai_addrlen, listener);

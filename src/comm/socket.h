@@ -62,9 +62,9 @@ struct Listener {
   Socket socket;
   int port = 0;
 };
-// For the ranks of all machines, over IPv6 and IPv4; if `only` is the loopback interface, at that address
-// alone. Port 0: any free one. UserError: the port is taken.
-Listener listen_at(const HostAddresses& only, bool loopback, int port);
+// For the ranks of all machines, over IPv6 and IPv4; with `loopback` at the first of `addresses` alone. Port
+// 0: any free one. UserError: the port is taken or not allowed.
+Listener listen_at(const HostAddresses& addresses, bool loopback, int port);
 std::optional<Socket> accept_from(const Socket& listener, Clock::time_point deadline);
 
 // One try at each of the addresses; otherwise errno of the last.

@@ -149,6 +149,31 @@ TEST_F(GridLaunch, SpawnRefusesWithOneLine) {
   expect_one_error(ranks.output(), "torchrun has started this process already");
 }
 
+// sbatch's script, and a shell by `srun --pty`: one process, whatever the job's number of tasks.
+TEST_F(GridLaunch, SlurmsSingleProcessesMaySpawn) {
+  test::Environment variables = slurm_style(0, 4, 0);
+  variables.erase("SLURM_STEP_ID");
+  for (const bool pty : {false, true}) {
+    if (pty) {
+      variables["SLURM_STEP_ID"] = "0";
+      variables["SLURM_STEP_NUM_TASKS"] = "1";
+    }
+    configure(grid(2, 1, 1));
+    const auto start = [&](std::vector<std::string> args) {
+      args.insert(args.begin(), {"--config", (folder_ / "tune.json").string()});
+      return test::Process(EE_BIN_DIR "/ee-tune", args, folder_ / "output.log", variables).wait();
+    };
+    const auto alone = start({});
+    EXPECT_EQ(alone.exit_code, 2);
+    expect_one_error(alone.output, "start 2 (torchrun, srun, ");
+    const auto spawned = start({"--spawn", "2", "--set", "steps=2"});
+    EXPECT_EQ(spawned.exit_code, 0) << spawned.output;
+    EXPECT_EQ(count(spawned.output, "wrote " + (folder_ / "out").string()), 1u) << spawned.output;
+    for (const char* name : {"out", "out.checkpoints", "out.logs", "out.cache"})
+      fs::remove_all(folder_ / name);
+  }
+}
+
 TEST_F(GridLaunch, DryRunShowsAGridWithoutItsProcesses) {
   configure(grid(2, 2, 2, {{"shard_optimizer", true}}));
   const auto finished = run({"--dry-run"});

@@ -3,6 +3,9 @@
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -53,6 +56,23 @@ bool has_ipv6() {
   const bool bound = ::bind(descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
   ::close(descriptor);
   return bound;
+}
+
+// An address of this machine that others reach; where it has none, the loopback's.
+std::string outer_address() {
+  std::string found = "127.0.0.1";
+  ifaddrs* interfaces = nullptr;
+  if (::getifaddrs(&interfaces) != 0) return found;
+  for (const ifaddrs* entry = interfaces; entry; entry = entry->ifa_next) {
+    if (!entry->ifa_addr || (entry->ifa_flags & IFF_LOOPBACK) != 0) continue;
+    if (entry->ifa_addr->sa_family != AF_INET) continue;
+    char text[NI_MAXHOST] = "";
+    if (::getnameinfo(entry->ifa_addr, sizeof(sockaddr_in), text, sizeof text, nullptr, 0, NI_NUMERICHOST) ==
+        0)
+      found = text;
+  }
+  ::freeifaddrs(interfaces);
+  return found;
 }
 
 class Meet : public ::testing::Test {
@@ -117,6 +137,18 @@ TEST_F(Meet, ByAName) {
   expect_end(0, "");
 }
 
+// As some operators of Kubernetes tell rank 0 "localhost" and the others its service's name.
+TEST_F(Meet, RankZeroIsToldLocalhostAndTheOthersItsAddress) {
+  for (int rank = 0; rank < 2; ++rank) {
+    auto variables = test::torchrun_variables(rank, 2, free_port_);
+    variables["LOCAL_RANK"] = "0";
+    variables["LOCAL_WORLD_SIZE"] = "1";
+    variables["MASTER_ADDR"] = rank == 0 ? "localhost" : outer_address();
+    start(variables, "collectives");
+  }
+  expect_end(0, "");
+}
+
 TEST_F(Meet, NameThatDoesNotResolve) {
   start_ranks({{"MASTER_ADDR", "no-such-host.invalid"}});
   expect_end(2, AllOf(HasSubstr("MASTER_ADDR no-such-host.invalid (port " + std::to_string(free_port_) + ")"),
@@ -128,9 +160,9 @@ TEST_F(Meet, AddressOfAnotherMachine) {
                           {"WORLD_SIZE", "2"},
                           {"LOCAL_RANK", "0"},
                           {"LOCAL_WORLD_SIZE", "1"},
-                          {"MASTER_ADDR", "192.0.2.1"},
+                          {"MASTER_ADDR", "198.51.100.7"},
                           {"MASTER_PORT", "29511"}});
-  expect_end(2, AllOf(HasSubstr("192.0.2.1 is no address of the machine of rank 0"), HasSubstr("29511"),
+  expect_end(2, AllOf(HasSubstr("198.51.100.7 is no address of the machine of rank 0"), HasSubstr("29511"),
                       HasSubstr("set MASTER_ADDR on all ranks")));
 }
 

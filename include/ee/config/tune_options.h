@@ -252,7 +252,8 @@ void visit(Visitor& v, DataOptions& o) {
   v(o.exit_inputs, "exit_inputs",
     "keep what the exits read of each sequence in data.cache and run the backbone once for it, not in every "
     "epoch and every run");
-  v(o.threads, "threads", "threads that tokenize; 0: all cores", at_least(0));
+  v(o.threads, "threads", "threads that tokenize; 0: all cores that affinity and CPU quota leave",
+    at_least(0));
   v(o.shuffle, "shuffle", "seeded shuffle of the sequences in each epoch");
 }
 
@@ -419,7 +420,8 @@ void visit(Visitor& v, TuneOptions& o) {
   v(o.tokens, "tokens", "length of the run in training tokens, rounded up to whole steps", at_least(0));
   v(o.epochs, "epochs", "length of the run in passes over the training data", at_least(0));
   v(o.seed, "seed", "of shuffling and of everything else that is random", at_least(0));
-  v(o.threads, "threads", "threads that compute; 0: all cores", at_least(0));
+  v(o.threads, "threads", "threads that compute; 0: all cores that affinity and CPU quota leave",
+    at_least(0));
   v(o.device, "device", "where to compute: cpu, cuda or cuda:N", required());
   v.section(o.parallel, "parallel", "how several processes share the work; any grid gives the same result");
   v.section(o.checkpoint, "checkpoint", "states to resume from");
