@@ -6,6 +6,7 @@
 
 #include <limits>
 
+#include "ee/exits/exit_gate.h"
 #include "ee/infer/batch_generate.h"
 #include "ee/infer/generate.h"
 #include "support/tiny_model.h"
@@ -107,8 +108,9 @@ TEST_F(Broken, NothingThatWasMadeIsLost) {
   }
   model.backbone.embedding[whole.tokens[last].id].fill_(kNan);
   std::string streamed;
-  const Generation made = generate(model, Letters(), prompt, {.max_new_tokens = 12, .stop = {"never this"}},
-                                   {.on_text = [&](size_t, std::string_view text) { streamed += text; }});
+  const Generation made =
+      generate(model, Letters(), prompt, {.max_new_tokens = 12, .stop = {"never this"}},
+               {.on_token = {}, .on_text = [&](size_t, std::string_view text) { streamed += text; }});
   EXPECT_EQ(made.finish, FinishReason::error);
   EXPECT_THAT(made.error, HasSubstr(fmt::format("position {} ", prompt.size() + last)));
   ASSERT_EQ(made.tokens.size(), last + 1);

@@ -151,14 +151,14 @@ TEST_F(InferGenerate, NumbersThatAreNoneEndItAndLoseNothing) {
   for (size_t i = 0; i <= last; ++i) {
     EXPECT_EQ(line["tokens"][i]["id"], whole[i]["id"]) << i;
   }
-  for (const std::string& shown : {"--show-exits", "--probe"}) {
+  for (const char* shown : {"--show-exits", "--probe"}) {
     auto more = args;
     more.push_back(shown);
     EXPECT_EQ(run(more, "broken").exit_code, 2) << shown;
   }
   // Nothing at all can be said behind a prompt that has the token.
   write_broken_model('e');
-  for (const std::string& shown : {"--json", "--show-exits", "--probe"}) {
+  for (const char* shown : {"--json", "--show-exits", "--probe"}) {
     auto more = args;
     more.push_back(shown);
     const test::Finished at_once = run(more, "broken");
