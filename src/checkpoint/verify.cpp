@@ -56,7 +56,7 @@ void check_forward(const ModelFolder& folder) {
   std::vector<exits::ExitHead> exits;
   if (folder.has_exits()) exits = load_exits(folder, backbone, {}, dtype);
   const int64_t vocab = folder.config().vocab_size;
-  const int64_t count = std::min(kForwardTokens, folder.config().max_positions);
+  const int64_t count = std::min(kForwardTokens, config::text_limit(folder.config()).tokens);
   const at::Tensor tokens = at::arange(count, at::kLong)
                                 .mul(vocab - 1)
                                 .floor_divide(std::max<int64_t>(count - 1, 1))

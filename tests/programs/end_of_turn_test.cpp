@@ -1,6 +1,8 @@
 // A chat model as GGUF whose end of text is <|endoftext|>, while its answers end in <|im_end|>.
 #include <gmock/gmock.h>
 
+#include <nlohmann/json.hpp>
+
 #include "checkpoint/gguf_writer.h"
 #include "support/process.h"
 
