@@ -124,7 +124,7 @@ TEST_F(InferGenerate, RefusesBadOptionsWithExitCodeTwo) {
 
 TEST_F(InferGenerate, RefusesBadPromptsWithExitCodeTwo) {
   expect_refused({"--prompt", ""}, "prompt is empty");
-  expect_refused({"--prompt", "\xff"}, "byte 0 is 0xff");
+  expect_refused({"--prompt", "\xff"}, "byte 0xff at offset 0");
   expect_refused({"--prompt-file", path("absent.txt")}, "absent.txt");
   expect_refused({"--prompt", std::string(200, 'x')}, "200 tokens");
 }
