@@ -9,7 +9,7 @@
 
 #include "ee/base/file.h"
 #include "ee/base/hash.h"
-#include "ee/base/program.h"
+#include "ee/base/cores.h"
 
 namespace ee::checkpoint {
 
