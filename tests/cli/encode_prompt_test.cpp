@@ -28,7 +28,7 @@ TEST(EncodePrompt, AChatHasTheBosThatItsTemplateWritesAndNoOther) {
   const ChatTokenizer writes_bos("{{ bos_token }}{{ messages[-1].content }}:");
   EXPECT_EQ(encode_prompt(arguments, "hi", writes_bos), tokens_of("Bhi:"));
   EXPECT_EQ(encode_prompt(arguments, "hi", ChatTokenizer("{{ messages[0].content }}:")), tokens_of("hi:"));
-  arguments.system = "s";
+  arguments.system.emplace("s");
   EXPECT_EQ(encode_prompt(arguments, "hi", ChatTokenizer("{{ messages|length }}{{ messages[0].role }}")),
             tokens_of("2system"));
 }

@@ -102,7 +102,7 @@ TEST(ByteBpe, MergingEqualsTheNaiveAlgorithm) {
   const auto path = golden_folder("llama3") / "tokenizer.json";
   json model = json::parse(base::read_text_file(path)).at("model");
   model["ignore_merges"] = false;
-  const BpeModel bpe(model, "model");
+  const BpeModel bpe(model, Alphabet::bytes, "model");
   std::vector<std::pair<std::string, std::string>> merges;
   for (const auto& merge : model.at("merges")) {
     merges.emplace_back(*unspell_bytes(merge[0].get<std::string>()),
