@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <list>
 #include <random>
 #include <thread>
 
@@ -26,7 +25,7 @@ using std::chrono::seconds;
 
 constexpr seconds kAnswerPatience(8);  // for a word of whoever has accepted a connection
 constexpr seconds kWrongPatience(5);   // how long what is wrong must stay so
-constexpr seconds kNotice(8);          // after which a rank says what it waits for
+constexpr seconds kNotice(10);         // after which a rank says what it waits for
 
 constexpr const char* kSetMaster =
     "set MASTER_ADDR on all ranks to a name or an address of rank 0's machine, and MASTER_PORT to a free "
@@ -84,46 +83,44 @@ void MeetingHost::check_address() {
 }
 
 Meeting MeetingHost::meet(int store_port, milliseconds patience) {
-  struct Stranger {
-    Channel channel;
-    Clock::time_point until;
-  };
-  std::list<Stranger> strangers;  // have connected, and not yet said who they are
+  const std::string place = endpoint(launch_.master_addr, port());
   const auto start = Clock::now();
   bool told = false;
   machines_.emplace(own_machine(launch_), 0);
   while (joined_.size() + 1 < static_cast<size_t>(launch_.world_size)) {
-    std::vector<pollfd> entries = {{listener_.socket.descriptor(), POLLIN, 0}};
-    for (const auto& stranger : strangers)
-      entries.push_back({stranger.channel.socket().descriptor(), POLLIN, 0});
-    ::poll(entries.data(), entries.size(), 100);
-    while (auto socket = accept_from(listener_.socket, Clock::now()))
-      strangers.push_back({Channel(std::move(*socket)), Clock::now() + kAnswerPatience});
-    for (auto stranger = strangers.begin(); stranger != strangers.end();) {
-      std::vector<Message> messages;
-      const bool open = stranger->channel.receive(messages);
-      if (!messages.empty()) greet(std::move(stranger->channel), messages.front(), store_port);
-      const bool done = !messages.empty() || !open || Clock::now() > stranger->until;
-      stranger = done ? strangers.erase(stranger) : std::next(stranger);
-    }
+    if (Clock::now() - start > patience)
+      throw CommError(fmt::format(
+          "rank 0 waited {:.0f} s at {}, but of {} ranks these did not come: {}; their own messages "
+          "say why, or nobody started them",
+          in_seconds(patience), place, launch_.world_size, missing()));
     if (!told && Clock::now() - start > kNotice) {
       told = true;
-      fmt::print(stderr, "rank 0 waits at {} for ranks {}\n", endpoint(launch_.master_addr, port()),
-                 missing());
+      fmt::print(stderr, "rank 0 waits at {} for ranks {}\n", place, missing());
     }
-    if (Clock::now() - start > patience && joined_.size() + 1 < static_cast<size_t>(launch_.world_size))
-      throw CommError(fmt::format(
-          "rank 0 waited {:.0f} s at {}, but of {} ranks these did not come: {}; their own messages say why, "
-          "or "
-          "nobody started them",
-          in_seconds(patience), endpoint(launch_.master_addr, port()), launch_.world_size, missing()));
+    receive_hellos(store_port);
   }
-  std::string address = "127.0.0.1";
+  std::string address = launch_.master_addr == "::1" ? launch_.master_addr : "127.0.0.1";
   for (const auto& [rank, channel] : joined_)
     if (const auto local = channel.socket().local_address(); !is_loopback(local)) address = local;
-  if (launch_.master_addr == "::1") address = launch_.master_addr;
   for (auto& [rank, channel] : joined_) channel.send({MessageKind::kWelcome, 0, address});
   return {std::move(joined_), address};
+}
+
+// Waits for a moment. Whoever connects and says nothing keeps nobody else waiting.
+void MeetingHost::receive_hellos(int store_port) {
+  std::vector<pollfd> entries = {{listener_.socket.descriptor(), POLLIN, 0}};
+  for (const auto& stranger : strangers_)
+    entries.push_back({stranger.channel.socket().descriptor(), POLLIN, 0});
+  ::poll(entries.data(), entries.size(), 100);
+  while (auto socket = accept_from(listener_.socket, Clock::now()))
+    strangers_.push_back({Channel(std::move(*socket)), Clock::now() + kAnswerPatience});
+  for (auto stranger = strangers_.begin(); stranger != strangers_.end();) {
+    std::vector<Message> messages;
+    const bool open = stranger->channel.receive(messages);
+    if (!messages.empty()) greet(std::move(stranger->channel), messages.front(), store_port);
+    const bool done = !messages.empty() || !open || Clock::now() > stranger->until;
+    stranger = done ? strangers_.erase(stranger) : std::next(stranger);
+  }
 }
 
 std::string MeetingHost::missing() const {
@@ -139,9 +136,8 @@ void MeetingHost::greet(Channel channel, const Message& hello, int store_port) {
   const auto refuse = [&](const std::string& why) { channel.send({MessageKind::kRefused, 0, why}); };
   if (words[0] != run_of(launch_) || hello.rank < 0 || hello.rank >= launch_.world_size)
     return refuse(
-        fmt::format("another run uses the port (WORLD_SIZE/attempt are {} there and {} here); set "
-                    "MASTER_PORT of one of them "
-                    "to another port",
+        fmt::format("another run uses the port (WORLD_SIZE/attempt are {} there and {} here); "
+                    "set MASTER_PORT of one of them to another port",
                     run_of(launch_), words[0]));
   if (const auto before = joined_.find(hello.rank); before != joined_.end()) {
     std::vector<Message> none;
@@ -161,9 +157,9 @@ void MeetingHost::check_machine(Channel& channel, int rank, const std::string& m
   const auto [other, first] = machines_.emplace(machine, rank);
   if (first || machine == "-" || other->second == rank) return;
   const std::string text = fmt::format(
-      "ranks {} and {} are both on {}, and nothing tells their places there; set LOCAL_RANK (0, 1, ... on "
-      "each "
-      "machine) and LOCAL_WORLD_SIZE (ranks on the machine), or start them with torchrun",
+      "ranks {} and {} are both on {}, and nothing tells their places there; "
+      "set LOCAL_RANK (0, 1, ... on each machine) and LOCAL_WORLD_SIZE (ranks on the machine), or start them "
+      "with torchrun",
       other->second, rank, machine);
   channel.send({MessageKind::kRefused, 0, text});
   for (auto& [joined, their] : joined_) their.send({MessageKind::kRefused, 0, text});

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <list>
 #include <map>
 #include <optional>
 #include <string>
@@ -32,7 +33,13 @@ class MeetingHost {
   Meeting meet(int store_port, std::chrono::milliseconds patience);
 
  private:
+  struct Stranger {
+    Channel channel;
+    Clock::time_point until;
+  };
+
   void check_address();
+  void receive_hellos(int store_port);
   void greet(Channel channel, const Message& hello, int store_port);
   void check_machine(Channel& channel, int rank, const std::string& machine);
   std::string missing() const;
@@ -40,6 +47,7 @@ class MeetingHost {
   const LaunchInfo& launch_;
   const HostAddresses addresses_;
   const Listener listener_;
+  std::list<Stranger> strangers_;  // have connected, and not yet said who they are
   std::map<int, Channel> joined_;
   std::map<std::string, int> machines_;  // of ranks that are taken to be alone there
 };

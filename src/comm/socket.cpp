@@ -145,9 +145,8 @@ HostAddresses::HostAddresses(const std::string& host, int port, const std::strin
   while (const int error = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found_)) {
     if (Clock::now() >= deadline)
       throw base::UserError(
-          "{} {} (port {}) does not resolve: {}; set MASTER_ADDR on all ranks to a name or an address of "
-          "rank 0's "
-          "machine that all machines know",
+          "{} {} (port {}) does not resolve: {}; "
+          "set MASTER_ADDR on all ranks to a name or an address of rank 0's machine that all machines know",
           meaning, host, port, error == EAI_SYSTEM ? std::strerror(errno) : ::gai_strerror(error));
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
   }

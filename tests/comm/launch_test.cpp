@@ -176,6 +176,14 @@ TEST(DetectLaunch, BatchScriptsAndInteractiveShellsAreOneProcess) {
   }
 }
 
+TEST(DetectLaunch, WhatIsStartedInABatchScriptOrAShellIsARank) {
+  for (const auto& around : {kBatchScript, kPty}) {
+    const LaunchInfo info = detect(with(around, kTorchrun));  // as --spawn sets them, too
+    EXPECT_EQ(info.launcher, Launcher::kTorchrun);
+    EXPECT_EQ(info.rank, 5);
+  }
+}
+
 TEST(DetectLaunch, LeftoversOfSingleProcessesDoNotHideALauncher) {
   const Variables leftovers = {
       {"OMPI_COMM_WORLD_SIZE", "1"}, {"OMPI_COMM_WORLD_RANK", "0"}, {"PMI_SIZE", "1"}};
