@@ -38,7 +38,8 @@ void for_each_head(const infer::Model& model, const SequenceBatch& batch,
                    const std::function<void(const HeadRows&)>& visit);
 
 // infer::NotFinite naming head, sequence and position unless all of `numbers` [scored], one made of a scored
-// token's logits (or by the exit's gate), are finite.
+// token's logits (or by the exit's gate), are finite. The position is the first one that is not; a layer's
+// NaN at a later token may have come there, because attention multiplies what is masked by 0.
 void check_finite(const infer::Model& model, const SequenceBatch& batch, int64_t exit,
                   const at::Tensor& numbers, infer::NotFinite::Part part = infer::NotFinite::Part::logits);
 

@@ -14,7 +14,7 @@
 namespace ee::eval {
 namespace {
 
-using ::testing::HasSubstr;
+using ::testing::AllOf, ::testing::HasSubstr;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -52,10 +52,11 @@ struct BrokenMeasure : ::testing::Test {
   Sequences sequences;
 };
 
-TEST_F(BrokenMeasure, ATokenIsFoundWhereItStands) {
+// Not the position: attention to a whole sequence multiplies what is masked by 0, and NaN stays NaN.
+TEST_F(BrokenMeasure, ASequenceIsNamed) {
   model.backbone.embedding[90].fill_(kNan);
-  EXPECT_THAT(evaluation(), HasSubstr("the exit at layer 2 are NaN or infinite at position 2 of sequence 8"));
-  EXPECT_THAT(scores(), HasSubstr("the exit at layer 2 are NaN or infinite at position 2 of lines.jsonl:8"));
+  EXPECT_THAT(evaluation(), AllOf(HasSubstr("the exit at layer 2 are NaN"), HasSubstr("of sequence 8")));
+  EXPECT_THAT(scores(), AllOf(HasSubstr("the exit at layer 2 are NaN"), HasSubstr("of lines.jsonl:8")));
   EXPECT_THAT(calibration(), HasSubstr("sequence 8"));
 }
 
