@@ -64,7 +64,8 @@ constexpr PreTokenization kPreTokenizations[] = {
     {.name = "smaug-bpe", .splits = {kLlama3}},
     {.name = "qwen2", .splits = {kQwen2Regex}, .nfc = true},
     {.name = "deepseek-r1-qwen", .splits = {kQwen2Regex}, .nfc = true},
-    {.name = "qwen35", .splits = {kQwen35}, .nfc = true},
+    {.name = "qwen35",
+     .splits = {kQwen35}},  // llama.cpp's ids of letters with combining marks are not composed
     {.name = "tekken", .splits = {kTekken}, .adds_bos = true, .ignore_merges = true},
     {.name = "gpt-4o", .splits = {kGpt4o}},
     {.name = "llama4", .splits = {kGpt4o}},

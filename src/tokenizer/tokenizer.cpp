@@ -52,17 +52,17 @@ std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& path,
 std::unique_ptr<Tokenizer> Tokenizer::load(const std::filesystem::path& folder) {
   const std::filesystem::path json_path = folder / "tokenizer.json", model_path = folder / "tokenizer.model";
   const TokenizerConfig config = read_tokenizer_config(folder);
-  if (std::filesystem::exists(json_path)) {
-    try {
-      return load_json(json_path, config);
-    } catch (const json::exception& error) {
-      throw base::UserError("{} is not as Hugging Face's library writes it: {}", json_path.string(),
-                            error.what());
-    }
+  const bool has_json = std::filesystem::exists(json_path);
+  if (!has_json && !std::filesystem::exists(model_path)) {
+    throw base::UserError("{} has no tokenizer: expected tokenizer.json or tokenizer.model in it",
+                          folder.string());
   }
-  if (std::filesystem::exists(model_path)) return load_sentencepiece(model_path, config);
-  throw base::UserError("{} has no tokenizer: expected tokenizer.json or tokenizer.model in it",
-                        folder.string());
+  try {
+    return has_json ? load_json(json_path, config) : load_sentencepiece(model_path, config);
+  } catch (const json::exception& error) {
+    throw base::UserError("{} is not as Hugging Face's library writes it: {}",
+                          (has_json ? json_path : model_path).string(), error.what());
+  }
 }
 
 std::string Tokenizer::decode(const std::vector<int64_t>& tokens, bool keep_special) const {

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes tests/tokenizer/golden/: token ids of nasty texts by Hugging Face's libraries.
 
-Needs transformers, tokenizers, gguf, sentencepiece, protobuf, and SmolLM2's GGUF (scripts/setup.sh installs it).
+Needs transformers, tokenizers, gguf, sentencepiece, protobuf, SmolLM2's GGUF and llama.cpp's vocabularies
+(scripts/setup.sh --test installs them).
 Run from anywhere; without changes of the libraries' behaviour it writes the same files again.
 """
 import contextlib
@@ -378,6 +379,34 @@ def variant(name, parts, config, model_type, base):
                 "adds_eos": around[1] == 2, "cases": rows}  # fmt: skip
 
 
+def make_vocabularies_without_ids():
+    """llama.cpp's vocabulary files that come without expected ids, on the texts of those that do; ids by the tokenizers
+    library from the files' lists."""
+    folder = ROOT / ".venv/src/llama.cpp/models"
+    texts = (folder / "ggml-vocab-gpt-2.gguf.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")[:-1]
+    result = {}
+    for name in ("gpt-neox", "aquila", "baichuan"):
+        fields = gguf.GGUFReader(folder / f"ggml-vocab-{name}.gguf").fields
+        get = lambda key: fields[f"tokenizer.ggml.{key}"].contents()  # noqa: B023, E731
+        tokens, kinds = get("tokens"), get("token_type")
+        vocab = {token: i for i, token in enumerate(tokens)}
+        if name == "baichuan":
+            normal = {token: i for token, i in vocab.items() if kinds[i] == 1}
+            scores = get("scores")
+            merges = generate_merges(normal, {token: scores[i] for token, i in normal.items()})
+            backend = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+            backend.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+        else:
+            backend = Tokenizer(models.BPE(vocab, [tuple(merge.split(" ")) for merge in get("merges")]))
+            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        added = lambda kind: [AddedToken(t, normalized=False) for t, k in zip(tokens, kinds) if k == kind]  # noqa: B023, E731
+        backend.add_special_tokens(added(2) + added(3))
+        backend.add_tokens(added(4))
+        result[name] = [backend.encode(text, add_special_tokens=False).ids for text in texts]
+    rows = [f"{json.dumps(name)}: {json.dumps(ids, separators=(',', ':'))}" for name, ids in result.items()]
+    (GOLDEN / "vocabularies.golden.json").write_text("{\n" + ",\n".join(rows) + "\n}\n")
+
+
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     make_llama3()
@@ -388,3 +417,4 @@ if __name__ == "__main__":
     make_sentencepiece()
     make_sentencepiece_gguf()
     make_sentencepiece_variants()
+    make_vocabularies_without_ids()

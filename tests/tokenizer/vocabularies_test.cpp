@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "ee/base/error.h"
@@ -10,6 +12,7 @@
 #include "ee/format/gguf.h"
 #include "ee/tokenizer/gguf_tokenizer.h"
 #include "ee/tokenizer/tokenizer.h"
+#include "tokenizer/golden_helper.h"
 #include "tokenizer/temporary_folder.h"
 
 namespace ee::tokenizer {
@@ -78,10 +81,15 @@ INSTANTIATE_TEST_SUITE_P(All, RealVocabulary,
 
 class VocabularyWithoutIds : public ::testing::TestWithParam<const char*> {};
 
-TEST_P(VocabularyWithoutIds, TextsComeBackWhole) {
+TEST_P(VocabularyWithoutIds, GivesTheIdsOfHuggingFacesLibrary) {
+  std::ifstream file(golden_folder("vocabularies.golden.json"));
+  const auto ids = nlohmann::json::parse(file).at(GetParam()).get<std::vector<std::vector<int64_t>>>();
+  const auto texts = texts_of("gpt-2");
+  ASSERT_EQ(ids.size(), texts.size());
   const auto tokenizer = convert(GetParam());
-  for (const std::string& text : texts_of("gpt-2")) {
-    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text), true), text);
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    EXPECT_EQ(tokenizer->encode(texts[i]), ids[i]) << '"' << texts[i] << '"';
+    EXPECT_EQ(tokenizer->decode(ids[i], true), texts[i]);
   }
 }
 
