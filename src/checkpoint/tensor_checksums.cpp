@@ -7,9 +7,9 @@
 #include <memory>
 #include <thread>
 
+#include "ee/base/cores.h"
 #include "ee/base/file.h"
 #include "ee/base/hash.h"
-#include "ee/base/cores.h"
 
 namespace ee::checkpoint {
 

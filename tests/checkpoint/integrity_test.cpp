@@ -297,6 +297,20 @@ TEST_F(IntegrityTest, WhatAttachHasReadIsNotReadAgain) {
   EXPECT_EQ(ModelFolder::open(folder_ / "next").integrity(), Integrity::remembered);
 }
 
+TEST_F(IntegrityTest, TensorsThatNoIndexNamesHaveNoChecksum) {
+  const fs::path sharded = write_folder(folder_ / "sharded", backbone_);
+  Tensors tensors = backbone_tensors(backbone_);
+  std::string map;
+  for (const auto& [name, tensor] : tensors)
+    map += fmt::format("{}\"{}\": \"a.safetensors\"", map.empty() ? "" : ",", name);
+  write_text(sharded / "model.safetensors.index.json", "{\"weight_map\": {" + map + "}}");
+  tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = at::zeros({4});
+  write_tensors(sharded / "a.safetensors", tensors);
+  fs::remove(sharded / "model.safetensors");
+  write_model_folder(ModelFolder::open(sharded), exits_, folder_ / "next", at::kFloat);
+  EXPECT_EQ(ModelFolder::open(folder_ / "next").integrity(), Integrity::checked);
+}
+
 TEST_F(IntegrityTest, AMovedModelIsNotReadAgain) {
   open();
   fs::rename(path_, folder_ / "elsewhere");
