@@ -124,8 +124,8 @@ TEST_F(Prepare, MistakesAreNamed) {
   refuses({"--precision", "f64"}, "expected stored, f32 or bf16");
   write("answers.jsonl", "");
   refuses({"--max-new-tokens", "16"}, "answers.jsonl exists already");
-  fs::remove_all(folder_ / "answers.jsonl");
-  fs::remove_all(folder_ / "answers.jsonl.part");
+  std::filesystem::remove_all(folder_ / "answers.jsonl");
+  std::filesystem::remove_all(folder_ / "answers.jsonl.part");
   write("prompts.txt", "\n\n");
   refuses({}, "holds no prompts");
   const auto unsaid =
