@@ -25,6 +25,7 @@ void check_grid(const parallel::GridSizes& grid, int64_t processes) {
 }
 
 int generate_alone(const GenerateArguments& arguments) {
+  arguments.model.request();  // refuses what is wrong with the options before the prompt is looked at
   const std::string text = read_prompt(arguments);
   const auto config = config::read_model_config(arguments.model.folder);
   const auto tokenizer = infer::load_tokenizer(arguments.model.folder, config);

@@ -82,9 +82,8 @@ MeasuredTimes measure_times(const Job& job) {
     throw base::UserError("--simulate knows forward pipelines only; leave it out with train.mode all");
   const c10::AutoGradMode no_grad(false);
   at::set_num_threads(static_cast<int>(job.options.threads));
-  checkpoint::LoadOptions load{.device = comm::open_device(job.device),
-                               .precision = job.options.model.precision,
-                               .last_layer = 0};
+  checkpoint::LoadOptions load{
+      .device = comm::open_device(job.device), .precision = job.options.model.precision, .last_layer = 0};
   const model::Backbone edge = checkpoint::load_backbone(job.folder, load);  // embedding, norm and head only
   const int64_t sample =
       *job.training.first_learned(0, job.training.sequences().size());  // some have a target

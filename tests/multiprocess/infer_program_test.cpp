@@ -75,9 +75,9 @@ TEST_F(InferRanks, NumbersThatAreNoneEndAllRanksAsOneProcess) {
     };
     const auto expected = ends({});
     EXPECT_EQ(expected[1], "error");
-    for (const Args& grid : {Args{"--spawn", "2", "--tensor", "2"}, Args{"--spawn=2", "--pipeline", "2"},
-                             Args{"--spawn=3", "--pipeline", "3"},
-                             Args{"--spawn", "4", "--tensor", "2", "--pipeline", "2"}}) {
+    for (const Args& grid :
+         {Args{"--spawn", "2", "--tensor", "2"}, Args{"--spawn=2", "--pipeline", "2"},
+          Args{"--spawn=3", "--pipeline", "3"}, Args{"--spawn", "4", "--tensor", "2", "--pipeline", "2"}}) {
       EXPECT_EQ(ends(grid), expected) << nlohmann::json(grid);
     }
   }

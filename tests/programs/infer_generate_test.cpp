@@ -106,8 +106,8 @@ TEST_F(InferGenerate, RefusesBadOptionsWithExitCodeTwo) {
   expect_refused({"--prompt", "x", "--threshold", "-0.1"}, "threshold is -0.1");
   expect_refused({"--prompt", "x", "--threshold", "nan"}, "threshold is nan");
   expect_refused({"--prompt", "x", "--threshold", "high"}, "'high'");
-  expect_refused({"--prompt", "x", "--exits", "3"}, "3");
-  expect_refused({"--prompt", "x", "--exits", "9"}, "9");
+  expect_refused({"--prompt", "x", "--max-new-tokens", "4", "--exits", "3"}, "3");
+  expect_refused({"--prompt", "x", "--max-new-tokens", "4", "--exits", "9"}, "9");
   expect_refused({"--prompt", "x", "--temperature", "-1"}, "temperature is -1");
   expect_refused({"--prompt", "x", "--top-p", "0"}, "top-p is 0");
   expect_refused({"--prompt", "x", "--max-new-tokens", "0"}, "max-new-tokens is 0");
@@ -190,12 +190,14 @@ TEST_F(InferGenerate, MistakesShowBeforeTheModelIsLoaded) {
   refuses({"score", "--input", good, "--output", path("nowhere/late.out")}, "nowhere");
   refuses({"score", "--input", good, "--output", root_.string()}, "it is a folder");
   refuses({"score", "--input", good, "--output", path("late.out"), "--logits", path("nowhere/x")}, "nowhere");
-  refuses({"--prompt", "x"}, "weightless");
+  refuses({"--prompt", "x", "--max-new-tokens", "4"}, "weightless");
 }
 
 TEST_F(InferGenerate, RefusesBadModelsWithExitCodeTwo) {
   EXPECT_EQ(run({"--prompt", "x"}, "absent").exit_code, 2);
-  EXPECT_EQ(run({"--prompt", "x", "--exits", "2"}, "plain").exit_code, 2);
+  const test::Finished plain = run({"--prompt", "x", "--max-new-tokens", "4", "--exits", "2"}, "plain");
+  EXPECT_EQ(plain.exit_code, 2);
+  EXPECT_THAT(plain.output, HasSubstr("no exits"));
   EXPECT_EQ(run_bare({"--prompt", "x"}).exit_code, 2);
 
   std::filesystem::copy(root_ / "model", root_ / "untokenized", std::filesystem::copy_options::recursive);
@@ -220,8 +222,8 @@ TEST_F(InferGenerate, OnlyATextThatNeedsATokenBeyondTheEmbeddingIsRefused) {
   tokenizer["added_tokens"].push_back({{"id", 300}, {"content", "<pad>"}, {"special", true}});
   std::filesystem::remove(root_ / "padded/tokenizer.json");
   std::ofstream(root_ / "padded/tokenizer.json") << tokenizer;
-  EXPECT_EQ(run({"--prompt", "x"}, "padded").exit_code, 0);
-  const test::Finished refused = run({"--prompt", "x<pad>"}, "padded");
+  EXPECT_EQ(run({"--prompt", "x", "--max-new-tokens", "4"}, "padded").exit_code, 0);
+  const test::Finished refused = run({"--prompt", "x<pad>", "--max-new-tokens", "4"}, "padded");
   EXPECT_EQ(refused.exit_code, 2);
   EXPECT_THAT(refused.output, HasSubstr("'<pad>' with id 300"));
 }

@@ -51,8 +51,8 @@ struct Job {
 // counts the steps. Writes nothing but the token cache. UserError: the output exists already, or it,
 // checkpoints or logs cannot be written, exits that are not there or have nothing to train, tokenizer and
 // model do not fit, no text, text shorter than one sequence, text in which nothing is learned, text where the
-// folder has no tokenizer, a sequence length beyond the model's positions, a grid that does not fit processes,
-// model or batch.
+// folder has no tokenizer, a sequence length beyond the model's positions, a grid that does not fit
+// processes, model or batch.
 Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch = {});
 
 // UserError: not one token of the first `samples` samples has a target; `what` names the text.
