@@ -217,6 +217,48 @@ std::vector<config::ExitSpec> select_exits(const config::ExitsConfig& available,
   return selected;
 }
 
+namespace {
+
+struct Texts {
+  std::shared_ptr<const data::Corpus> corpus;  // of data.train
+  data::BatchSource training;
+  std::optional<data::BatchSource> validation;
+};
+
+// `separator`: the token behind each document.
+Texts open_texts(const config::TuneOptions& options, const tokenizer::Tokenizer& tokenizer,
+                 int64_t separator) {
+  const auto seed = static_cast<uint64_t>(options.seed);
+  const auto source = [&](const auto& corpus, std::vector<data::Segment> segments, bool shuffle,
+                          const char* what) {
+    return data::BatchSource({corpus, std::move(segments), options.batch.sequence_length, separator}, shuffle,
+                             seed, what);
+  };
+  // Both before any is tokenized: what cannot be read is said at once.
+  const bool separate = !options.data.validation.empty();
+  const auto train_files = data::find_text_files(options.data.train, "data.train");
+  const auto held_out_files =
+      separate ? data::find_text_files(options.data.validation, "data.validation") : std::vector<fs::path>{};
+  const auto corpus = open_text(train_files, "data.train", tokenizer, options);
+  auto split = data::split_documents(*corpus, separate ? 0.0 : options.data.validation_fraction, seed);
+
+  const char* const held_out_text =
+      separate ? "data.validation" : "the part of data.train that data.validation_fraction holds out";
+  std::optional<data::BatchSource> validation;
+  if (separate) {
+    const auto held_out = open_text(held_out_files, "data.validation", tokenizer, options);
+    validation = source(held_out, data::whole_documents(*held_out), true, held_out_text);
+  } else if (!split.validation.empty()) {
+    validation = source(corpus, std::move(split.validation), true, held_out_text);
+  }
+  if (validation) check_learned(*validation, options.evaluation.sequences, held_out_text);
+  return {.corpus = corpus,
+          .training = source(corpus, std::move(split.train), options.data.shuffle, "data.train"),
+          .validation = std::move(validation)};
+}
+
+}  // namespace
+
 Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   fill_in(options, launch.local_world_size);
   const auto grid = grid_sizes(options.parallel, launch.world_size);
@@ -230,41 +272,17 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   check_exit_inputs(options);
   check_grid(grid, options, folder.config(), selected);  // before the text is read
   const auto tokenizer = load_tokenizer(folder);
-  const int64_t separator = document_separator(*tokenizer, folder);
-
-  // Both before any is tokenized: what cannot be read is said at once.
-  const bool separate = !options.data.validation.empty();
-  const auto train_files = data::find_text_files(options.data.train, "data.train");
-  const auto held_out_files =
-      separate ? data::find_text_files(options.data.validation, "data.validation") : std::vector<fs::path>{};
-  auto corpus = open_text(train_files, "data.train", *tokenizer, options);
-  const auto source = [&](const auto& text, std::vector<data::Segment> segments, bool shuffle,
-                          const char* what) {
-    return data::BatchSource({text, std::move(segments), options.batch.sequence_length, separator}, shuffle,
-                             static_cast<uint64_t>(options.seed), what);
-  };
-  auto split = data::split_documents(*corpus, separate ? 0.0 : options.data.validation_fraction,
-                                     static_cast<uint64_t>(options.seed));
-  const char* const held_out_text =
-      separate ? "data.validation" : "the part of data.train that data.validation_fraction holds out";
-  std::optional<data::BatchSource> validation;
-  if (separate) {
-    const auto held_out = open_text(held_out_files, "data.validation", *tokenizer, options);
-    validation = source(held_out, data::whole_documents(*held_out), true, held_out_text);
-  } else if (!split.validation.empty()) {
-    validation = source(corpus, std::move(split.validation), true, held_out_text);
-  }
-  if (validation) check_learned(*validation, options.evaluation.sequences, held_out_text);
-  auto training = source(corpus, std::move(split.train), options.data.shuffle, "data.train");
-  if (options.exits.init == config::ExitStart::fit) check_fit(selected, training, options.exits.fit_tokens);
-  const int64_t steps = count_steps(options, training);
-  check_learned(training, samples_to_read(options, training, steps), "data.train");
+  Texts texts = open_texts(options, *tokenizer, document_separator(*tokenizer, folder));
+  if (options.exits.init == config::ExitStart::fit)
+    check_fit(selected, texts.training, options.exits.fit_tokens);
+  const int64_t steps = count_steps(options, texts.training);
+  check_learned(texts.training, samples_to_read(options, texts.training, steps), "data.train");
   Job job{.options = std::move(options),
           .folder = std::move(folder),
           .exits = std::move(selected),
-          .corpus = std::move(corpus),
-          .training = std::move(training),
-          .validation = std::move(validation),
+          .corpus = std::move(texts.corpus),
+          .training = std::move(texts.training),
+          .validation = std::move(texts.validation),
           .steps = steps,
           .device = device,
           .grid = grid,
