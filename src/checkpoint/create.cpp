@@ -3,7 +3,7 @@
 #include "ee/base/error.h"
 #include "ee/base/file.h"
 #include "ee/model/random_init.h"
-#include "ee/tokenizer/model_tokenizer.h"
+#include "ee/tokenizer/tokenizer.h"
 #include "folder_parts.h"
 
 namespace ee::checkpoint {
@@ -50,7 +50,12 @@ void copy_tokenizer(const fs::path& from, const fs::path& to) {
 
 void create_model(const CreateOptions& options) {
   auto config = config::read_model_config_file(options.config);
-  tokenizer::load_model_tokenizer(options.tokenizer, config.vocab_size);  // refuses what nothing can open
+  // Unlike a pretrained model's, all of its tokens are to be learned.
+  const auto tokenizer = tokenizer::Tokenizer::load(options.tokenizer);
+  if (tokenizer->vocab_size() > config.vocab_size)
+    throw UserError("the tokenizer in {} has {} tokens, but {} says vocab_size {}; raise it",
+                    options.tokenizer.string(), tokenizer->vocab_size(), options.config.string(),
+                    config.vocab_size);
   const at::ScalarType dtype = dtype_of(config);
   if (config.dtype.empty()) config.dtype = "float32";
   base::AtomicDirectory output(options.output);
