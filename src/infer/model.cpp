@@ -145,10 +145,7 @@ std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const std::filesystem::path
 
 std::unique_ptr<tokenizer::Tokenizer> load_data_tokenizer(const std::filesystem::path& folder,
                                                           const config::ModelConfig& config) {
-  if (tokenizer::has_tokenizer(folder)) {
-    return load_tokenizer(folder, config);
-  }
-  return tokenizer::make_ids_only_tokenizer(folder, config.vocab_size, config.eos_tokens);
+  return tokenizer::load_data_tokenizer(folder, config.vocab_size, config.eos_tokens);
 }
 
 std::vector<int64_t> encode_prompt(const tokenizer::Tokenizer& tokenizer, const std::string& text) {

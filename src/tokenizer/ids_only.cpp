@@ -1,6 +1,7 @@
 #include "ee/tokenizer/ids_only.h"
 
 #include "ee/base/error.h"
+#include "ee/tokenizer/model_tokenizer.h"
 
 namespace ee::tokenizer {
 
@@ -42,6 +43,12 @@ bool has_tokenizer(const std::filesystem::path& folder) {
 std::unique_ptr<Tokenizer> make_ids_only_tokenizer(const std::filesystem::path& folder, int64_t vocab_size,
                                                    std::span<const int64_t> eos_tokens) {
   return std::make_unique<IdsOnlyTokenizer>(folder, vocab_size, eos_tokens);
+}
+
+std::unique_ptr<Tokenizer> load_data_tokenizer(const std::filesystem::path& folder, int64_t rows,
+                                               std::span<const int64_t> eos_tokens) {
+  if (has_tokenizer(folder)) return load_model_tokenizer(folder, rows);
+  return make_ids_only_tokenizer(folder, rows, eos_tokens);
 }
 
 }  // namespace ee::tokenizer

@@ -7,11 +7,8 @@
 #include "utf8.h"
 
 namespace ee::tokenizer {
-namespace {
 
 using base::UserError;
-
-}  // namespace
 
 PreTokenizer::PreTokenizer(const nlohmann::json& description, const std::string& where) {
   if (!description.is_null()) add(description, where);

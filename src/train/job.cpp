@@ -13,7 +13,6 @@
 #include "ee/comm/device.h"
 #include "ee/data/documents.h"
 #include "ee/tokenizer/ids_only.h"
-#include "ee/tokenizer/model_tokenizer.h"
 #include "ee/train/fit.h"
 #include "turns.h"
 
@@ -53,14 +52,6 @@ void check_environment(const config::TuneOptions& options, const checkpoint::Mod
   if (options.batch.sequence_length > limit.tokens)
     throw UserError("batch.sequence_length is {}, but the model in {} has {} positions ({})",
                     options.batch.sequence_length, folder.path().string(), limit.tokens, limit.reason);
-}
-
-// A folder without one can be tuned on data that is ids.
-std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const checkpoint::ModelFolder& folder) {
-  if (tokenizer::has_tokenizer(folder.path()))
-    return tokenizer::load_model_tokenizer(folder.path(), folder.config().vocab_size);
-  return tokenizer::make_ids_only_tokenizer(folder.path(), folder.config().vocab_size,
-                                            folder.config().eos_tokens);
 }
 
 int64_t document_separator(const tokenizer::Tokenizer& tokenizer, const checkpoint::ModelFolder& folder) {
@@ -271,7 +262,8 @@ Job prepare_job(config::TuneOptions options, const comm::LaunchInfo& launch) {
   check_hift(options.train.hift, folder.config());
   check_exit_inputs(options);
   check_grid(grid, options, folder.config(), selected);  // before the text is read
-  const auto tokenizer = load_tokenizer(folder);
+  const auto tokenizer =
+      tokenizer::load_data_tokenizer(folder.path(), folder.config().vocab_size, folder.config().eos_tokens);
   Texts texts = open_texts(options, *tokenizer, document_separator(*tokenizer, folder));
   if (options.exits.init == config::ExitStart::fit)
     check_fit(selected, texts.training, options.exits.fit_tokens);

@@ -1,6 +1,5 @@
 // ee-infer as several processes, started as a user would.
 #include <cstdlib>
-#include <set>
 #include <thread>
 
 #include "ee/base/temporary_failure.h"
@@ -61,11 +60,7 @@ TEST_F(InferRanks, NumbersThatAreNoneEndAllRanksAsOneProcess) {
   for (const char* threshold : {"0.5", "1"}) {
     const Args args = {"--prompt", "Hello", "--threshold", threshold, "--max-new-tokens", "24"};
     const auto whole = run_json(args)["tokens"];
-    size_t last = 0;
-    std::set<int64_t> seen = {'H', 'e', 'l', 'o'};
-    while (seen.contains(whole[last]["id"]) || last < 2) {
-      seen.insert(whole[last++]["id"].get<int64_t>());
-    }
+    const size_t last = first_new_token(whole);
     write_broken_model(whole[last]["id"]);
     const auto ends = [&](const Args& grid) {
       const auto finished = run(join(join(args, grid), {"--json"}), "broken");

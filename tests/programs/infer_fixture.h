@@ -7,6 +7,7 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "ee/checkpoint/attach.h"
 #include "ee/checkpoint/tensor_files.h"
@@ -64,6 +65,17 @@ class Infer : public testing::Test {
     std::filesystem::remove(file);
     format::write_safetensors(file, tensors);
     attach_two_exits("broken-plain", "broken");
+  }
+
+  // Of the tokens behind the prompt "Hello" the first, from the third on, that is neither in the prompt nor
+  // said before: where a model that is broken for it begins to say nothing.
+  static size_t first_new_token(const nlohmann::json& tokens) {
+    size_t at = 0;
+    std::set<int64_t> seen = {'H', 'e', 'l', 'o'};
+    while (seen.contains(tokens[at]["id"]) || at < 2) {
+      seen.insert(tokens[at++]["id"].get<int64_t>());
+    }
+    return at;
   }
 
   // The arguments with --model of the tiny model and one thread behind them.

@@ -1,5 +1,3 @@
-#include <set>
-
 #include "infer_fixture.h"
 
 namespace ee {
@@ -133,11 +131,7 @@ TEST_F(InferGenerate, RefusesBadPromptsWithExitCodeTwo) {
 TEST_F(InferGenerate, NumbersThatAreNoneEndItAndLoseNothing) {
   const std::vector<std::string> args = {"--prompt", "Hello", "--threshold", "0.5", "--max-new-tokens", "24"};
   const auto whole = run_json(args)["tokens"];
-  size_t last = 0;
-  std::set<int64_t> seen = {'H', 'e', 'l', 'o'};
-  while (seen.contains(whole[last]["id"]) || last < 2) {
-    seen.insert(whole[last++]["id"].get<int64_t>());
-  }
+  const size_t last = first_new_token(whole);
   write_broken_model(whole[last]["id"]);
   auto json = args;
   json.push_back("--json");

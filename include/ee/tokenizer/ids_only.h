@@ -18,4 +18,9 @@ bool has_tokenizer(const std::filesystem::path& folder);
 std::unique_ptr<Tokenizer> make_ids_only_tokenizer(const std::filesystem::path& folder, int64_t vocab_size,
                                                    std::span<const int64_t> eos_tokens);
 
+// For reading data, which may be ids: load_model_tokenizer() where the folder has a tokenizer, otherwise what
+// stands in for it.
+std::unique_ptr<Tokenizer> load_data_tokenizer(const std::filesystem::path& folder, int64_t rows,
+                                               std::span<const int64_t> eos_tokens);
+
 }  // namespace ee::tokenizer
